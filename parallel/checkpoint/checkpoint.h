@@ -1,0 +1,51 @@
+// A checkpoint as the user has it: a Hugging Face folder (config.json, *.safetensors) or one GGUF file, opened without copying and
+// without conversion. The planner reads shapes, each rank's loader reads its own slices. It knows no architecture: names are looked
+// up as they are stored (worker/models hold the tables of both spellings).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "parallel/checkpoint/gguf.h"
+
+namespace chorale::parallel {
+
+class Checkpoint {
+ public:
+  /// `path`: a folder with config.json and `model.safetensors` or the files that `model.safetensors.index.json` names (never a glob), or
+  /// a .gguf file. Throws Error{kNotFound | kCorrupt | kUnsupported} with file and reason.
+  static Checkpoint open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  /// The GGUF file, or nullptr for a folder.
+  const GgufFile* gguf() const { return gguf_.get(); }
+  /// config.json, and generation_config.json (null when absent). REQUIRES: a folder.
+  const nlohmann::json& config_json() const;
+  const nlohmann::json& generation_config_json() const;
+
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }
+  const StoredTensor* find(std::string_view stored_name) const;
+  uint64_t file_bytes() const { return file_bytes_; }
+
+ private:
+  struct Folder;
+  std::filesystem::path path_;
+  std::shared_ptr<const GgufFile> gguf_;
+  std::shared_ptr<const Folder> folder_;
+  std::vector<StoredTensor> tensors_;  // sorted by name
+  uint64_t file_bytes_ = 0;
+};
+
+/// Reads rows [row_begin, row_end) x columns [col_begin, col_end) of a matrix (a vector is one row) as float32 into
+/// out[(row - row_begin) * out_stride + (column - col_begin)]. Columns need not meet block boundaries. Returns the bytes of the file
+/// it had to touch (whole blocks). REQUIRES: ranges inside the shape.
+uint64_t read_f32(const StoredTensor& tensor, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end,
+                  float* out, int64_t out_stride);
+
+}  // namespace chorale::parallel
