@@ -1,0 +1,42 @@
+// The numerics class of a world (architecture.md N10): everything besides the model that decides which bits an answer has. The
+// coordinator chooses it once from what all ranks support and every rank computes in it; it is printed and stored with each job.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "comm/base/bytes.h"
+#include "comm/base/dtype.h"
+
+namespace chorale::parallel {
+
+/// Instruction sets a CPU kernel may use, weakest first. For float32 all give the same bits (one chain per output, FMA everywhere);
+/// kAvx512Bf16 multiplies bf16 pairs with vdpbf16ps, which rounds differently and is a class of its own.
+enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16 };
+std::string_view to_string(Isa isa);
+/// Throws Error{kInvalidArgument} that lists the valid names.
+Isa isa_from_string(std::string_view name);
+
+/// The best instruction set of this CPU for compute type `dtype`. From CPUID and a table of CPU models, never from a timing: for bf16
+/// weights vdpbf16ps is used only on models where it beats widening to float32.
+Isa best_isa(DType dtype);
+/// True if this CPU can execute `isa`.
+bool supports(Isa isa);
+/// "AMD EPYC 9B14 (family 25 model 17)" for logs and results.
+std::string cpu_model_name();
+
+struct NumericsClass {
+  DType compute = DType::kF32;  // f32 or bf16: GEMM inputs
+  DType cache = DType::kF32;    // K and V
+  Isa isa = Isa::kScalar;
+  int attention_leaves = 1;  // L_a
+  int mlp_leaves = 1;        // L_m
+  std::string build_id;
+
+  std::string to_string() const;  // "bf16/cache=bf16/avx512_bf16/La=9/Lm=16/build=..."
+  void encode(ByteWriter& out) const;
+  static NumericsClass decode(ByteReader& in);
+};
+
+}  // namespace chorale::parallel
