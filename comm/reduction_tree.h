@@ -16,7 +16,7 @@ struct LeafRange {
 };
 
 /// Where node [begin, end) splits: the first leaf of its right child. REQUIRES: size >= 2.
-constexpr int split_point(LeafRange node) { return node.begin + (node.size() + 1) / 2; }
+inline int split_point(LeafRange node) { return node.begin + (node.size() + 1) / 2; }
 
 /// The fewest nodes of the tree over [0, num_leaves) that cover `run`, left to right: what a rank that owns `run` sends.
 std::vector<LeafRange> maximal_nodes(int num_leaves, LeafRange run);

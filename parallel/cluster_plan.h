@@ -1,0 +1,67 @@
+// ClusterPlan: what the coordinator decided about a world before its first step; sent to every worker over the control link. With
+// step_plan.h it is the whole protocol between coordinator and workers. Immutable once made.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comm/base/bytes.h"
+#include "parallel/layout.h"
+#include "parallel/model_config.h"
+#include "parallel/numerics.h"
+
+namespace chorale::parallel {
+
+/// What a worker says of itself when it joins.
+struct WorkerHello {
+  int rank = 0;
+  int num_ranks = 1;
+  std::string host;
+  int ranks_on_host = 1;
+  int num_cores = 1;
+  uint64_t free_memory_bytes = 0;
+  Isa best_isa_f32 = Isa::kScalar;
+  Isa best_isa_bf16 = Isa::kScalar;
+  std::string cpu_model;
+  std::string build_id;
+  int64_t process_id = 0;
+
+  Bytes encode() const;
+  static WorkerHello decode(std::span<const std::byte> bytes);
+};
+
+struct ClusterPlan {
+  uint64_t epoch = 0;
+  std::string model_path;  // as each worker opens it
+  ModelConfig config;
+  Layout layout;
+  NumericsClass numerics;
+  int64_t num_kv_blocks = 0;  // the same on every rank
+  int64_t max_model_len = 0;  // tokens
+  int max_num_seqs = 0;
+  int max_num_batched_tokens = 0;
+  int threads = 1;             // compute threads of each rank
+  int spin_us = 20;            // 0 where ranks x threads exceed a host's cores
+
+  Bytes encode() const;
+  /// Throws Error{kCorrupt}.
+  static ClusterPlan decode(std::span<const std::byte> bytes);
+  /// Throws Error{kInvalidArgument} with the field and what was expected.
+  void validate() const;
+  std::string to_string() const;  // the shard map, a line a rank
+};
+
+/// What a worker answers when its weights are loaded.
+struct WorkerReady {
+  double load_seconds = 0;
+  uint64_t copied_bytes = 0;    // read out of the checkpoint
+  uint64_t weight_bytes = 0;    // kept, packed
+  uint64_t kv_bytes = 0;
+  uint64_t resident_bytes = 0;  // of the process
+
+  Bytes encode() const;
+  static WorkerReady decode(std::span<const std::byte> bytes);
+};
+
+}  // namespace chorale::parallel
