@@ -1,0 +1,59 @@
+// The engine: one thread that owns jobs, scheduler and world. It admits jobs, asks the scheduler for steps, sends them, appends what
+// comes back, detokenizes, checks stop conditions and feeds sinks. HTTP sessions, `generate` and benches are its callers.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "comm/base/deadline.h"
+#include "comm/base/error.h"
+#include "coordinator/jobs/job.h"
+#include "coordinator/world.h"
+
+namespace chorale::coordinator {
+
+class Tokenizer;
+
+enum class SchedulingPolicy : uint8_t { kFcfs, kPriority };
+enum class PrefixCaching : uint8_t { kOff, kOn };
+
+struct EngineOptions {
+  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+  PrefixCaching prefix_caching = PrefixCaching::kOn;
+  int max_waiting_jobs = 1024;                                  // more are answered 429
+  int max_steps_in_flight = 0;                                  // 0: pp
+  std::chrono::milliseconds slow_reader_timeout{30000};
+};
+
+/// Counters and gauges since start; a consistent snapshot. Names follow vLLM's metrics where it has them.
+struct EngineStats;
+
+/// Thread-safe but for construction and destruction.
+class Engine {
+ public:
+  /// `tokenizer` may be null (model folder without one): texts are then empty and stop strings are refused.
+  Engine(EngineOptions options, std::shared_ptr<const Tokenizer> tokenizer, std::unique_ptr<World> world);
+  ~Engine();  // drains nothing: running jobs get on_error
+
+  /// Failure{kResourceExhausted} when the queue is full, {kInvalidArgument} when prompt + max_tokens cannot fit, {kPeerLost} when
+  /// the world is lost, {kUnsupported} while draining.
+  Result<JobId> submit(JobRequest request, std::shared_ptr<JobSink> sink);
+  /// The job ends at the next step; its sink hears nothing more. Unknown ids are ignored.
+  void cancel(JobId id);
+
+  /// Refuses new jobs, lets running ones finish until the deadline, then fails the rest. Blocks.
+  void drain(Deadline deadline);
+  /// Healthy: a step completed recently, or the world answered a probe, and it is not draining. Else the reason.
+  Result<std::string> health() const;
+  EngineStats stats() const;
+  const parallel::ClusterPlan& plan() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace chorale::coordinator
