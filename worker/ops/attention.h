@@ -1,0 +1,49 @@
+// Scaled dot-product attention over the paged cache: one function of (query row, keys) for prefill chunks and decode
+// rows, mixed in one batch (N6). Online softmax as in FlashAttention (arXiv:2205.14135), splits as in Flash-Decoding,
+// in a fixed order. Called by the attention layer; it writes no cache.
+#pragma once
+
+#include "worker/kv/kv_cache.h"
+#include "worker/ops/context.h"
+#include "worker/ops/matrix_view.h"
+
+namespace chorale::worker {
+
+constexpr int kSplitKeys = 256;  // keys a split, at absolute positions
+
+enum class AttentionMask {
+  kCausal,  // key j is visible to position p iff 0 <= p - j (< window)
+  kFull     // every key of the context is visible (encoders, cross-attention)
+};
+
+/// Sequence s owns query rows [query_start[s], query_start[s + 1]); they are its last positions: row r stands at
+/// position context_len[s] - query_start[s + 1] + r. Its key j lies in block block_table[s][j / 16], offset j % 16.
+///
+/// For one query row and head: score_j = q . k_j (one chain, ascending in head_dim) * scale, then softcap * tanh(score
+/// / softcap). A split starts from (max = -inf, sum = 0, acc = 0) and takes its blocks of 16 keys left to right:
+///   m' = max(m, max_j score_j)   over visible keys, folded as a tree of 16 lanes
+///   p_j = exp(score_j - m'), exactly +0 where masked;   a = exp(m - m')
+///   sum = fma(sum, a, tree_16(p));   acc = acc * a, then acc = fma(p_j, v_j, acc) for visible j ascending
+/// Splits (m1, s1, acc1), (m2, s2, acc2) fold left to right: m = max, e1 = exp(m1 - m), e2 = exp(m2 - m),
+///   s = fma(s2, e2, s1 * e1), acc = fma(acc2, e2, acc1 * e1).   Blocks and splits without a visible key are skipped.
+/// out = acc / sum.
+struct AttentionArgs {
+  MatrixView q;                         // f32 [rows, num_heads * head_dim]
+  KvLayer cache;                        // holds the context, this step's tokens included
+  const int32_t* kv_head_of = nullptr;  // [num_heads] local KV head of each local query head, ascending
+  int num_heads = 0;                    // local query heads
+  int num_sequences = 0;
+  const int32_t* query_start = nullptr;  // [num_sequences + 1], query_start[0] == 0, last == q.rows
+  const int32_t* context_len =
+      nullptr;  // [num_sequences] keys, the new ones included; >= the sequence's query rows (causal)
+  const int32_t* block_table = nullptr;  // [num_sequences, block_table_stride]
+  int64_t block_table_stride = 0;
+  float scale = 1.0f;
+  float softcap = 0.0f;  // 0: none
+  int window = 0;        // 0: none
+  AttentionMask mask = AttentionMask::kCausal;
+  MatrixView out;  // f32 | bf16 [rows, num_heads * head_dim]
+};
+void attention(OpContext& ctx, const AttentionArgs& args);
+
+}  // namespace chorale::worker

@@ -1,0 +1,20 @@
+// What every op needs besides its arguments: the device, the instruction set of the numerics class, threads and
+// scratch. The runner makes one per rank and passes it down; ops keep nothing in it.
+#pragma once
+
+#include "comm/base/tensor.h"
+#include "parallel/numerics.h"
+#include "worker/ops/workspace.h"
+#include "worker/thread_pool.h"
+
+namespace chorale::worker {
+
+struct OpContext {
+  DeviceKind device = DeviceKind::kCpu;
+  /// From the NumericsClass that the coordinator chose (N10), never from this CPU: kernels do not detect.
+  parallel::Isa isa = parallel::Isa::kScalar;
+  ThreadPool& pool;
+  Workspace& scratch;
+};
+
+}  // namespace chorale::worker
