@@ -1,5 +1,5 @@
-// How a checkpoint stores numbers: plain types and GGUF's block-quantised ones. The planner needs sizes, the loader needs
-// dequantisation (parallel/checkpoint/dequantize.h); arithmetic on quantised weights is a kernel's business.
+// How a checkpoint stores numbers: plain types and GGUF's block-quantised ones. The planner needs sizes, the loader
+// needs dequantisation (parallel/checkpoint/dequantize.h); arithmetic on quantised weights is a kernel's business.
 #pragma once
 
 #include <cstddef>
