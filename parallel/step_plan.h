@@ -67,7 +67,8 @@ struct StepPlan {
   std::string to_string() const;
 };
 
-/// Throws Error{kInvalidArgument}: block ids in range and used once per step, positions contiguous, counts within limits.
+/// Throws Error{kInvalidArgument}: sequences once per step, positions and block ids in range, token
+/// counts within limits.
 void validate(const StepPlan& plan, int64_t num_kv_blocks, int64_t max_model_len, int max_num_batched_tokens);
 
 struct TokenLogprob {
