@@ -25,19 +25,16 @@ class ByteWriter {
  public:
   template <Scalar T>
   void put(T value) {
-    const auto* p = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), p, p + sizeof(T));
+    append(&value, sizeof(T));
   }
   void put(std::string_view text) {
     put(static_cast<uint32_t>(text.size()));
-    const auto* p = reinterpret_cast<const std::byte*>(text.data());
-    bytes_.insert(bytes_.end(), p, p + text.size());
+    append(text.data(), text.size());
   }
   template <Scalar T>
   void put(std::span<const T> values) {
     put(static_cast<uint32_t>(values.size()));
-    const auto* p = reinterpret_cast<const std::byte*>(values.data());
-    bytes_.insert(bytes_.end(), p, p + values.size_bytes());
+    append(values.data(), values.size_bytes());
   }
   template <Scalar T>
   void put(const std::vector<T>& values) {
@@ -46,6 +43,11 @@ class ByteWriter {
   Bytes take() { return std::move(bytes_); }
 
  private:
+  void append(const void* data, size_t size) {
+    const size_t end = bytes_.size();
+    bytes_.resize(end + size);
+    if (size > 0) std::memcpy(bytes_.data() + end, data, size);
+  }
   Bytes bytes_;
 };
 
