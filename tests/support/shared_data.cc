@@ -6,7 +6,7 @@ std::optional<std::filesystem::path> shared_folder() {
   const char* named = std::getenv("CHORALE_SHARED");
   const std::filesystem::path folder =
       named != nullptr ? std::filesystem::path(named)
-                       : std::filesystem::path(__FILE__).parent_path() / ".." / ".." / ".." / "shared";
+                       : std::filesystem::path(CHORALE_SOURCE_DIR).parent_path() / "shared";
   if (!std::filesystem::is_directory(folder)) return std::nullopt;
   return std::filesystem::canonical(folder);
 }
