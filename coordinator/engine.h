@@ -10,6 +10,7 @@
 
 #include "comm/base/deadline.h"
 #include "comm/base/error.h"
+#include "coordinator/engine_stats.h"
 #include "coordinator/jobs/job.h"
 #include "coordinator/world.h"
 
@@ -24,12 +25,11 @@ struct EngineOptions {
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
   PrefixCaching prefix_caching = PrefixCaching::kOn;
   int max_waiting_jobs = 1024;                                  // more are answered 429
-  int max_steps_in_flight = 0;                                  // 0: pp
+  int max_steps_in_flight = 0;                                  // 0: pp + 1, which hides the coordinator's latency
   std::chrono::milliseconds slow_reader_timeout{30000};
+  std::chrono::milliseconds probe_interval{5000};               // an idle world is asked this often
+  std::chrono::milliseconds health_window{30000};               // health() fails when nothing came back for this long
 };
-
-/// Counters and gauges since start; a consistent snapshot. Names follow vLLM's metrics where it has them.
-struct EngineStats;
 
 /// Thread-safe but for construction and destruction.
 class Engine {
@@ -43,6 +43,8 @@ class Engine {
   Result<JobId> submit(JobRequest request, std::shared_ptr<JobSink> sink);
   /// The job ends at the next step; its sink hears nothing more. Unknown ids are ignored.
   void cancel(JobId id);
+  /// A hint that a congested reader caught up: the engine looks at once instead of at its next look (20 ms).
+  void wake();
 
   /// Refuses new jobs, lets running ones finish until the deadline, then fails the rest. Blocks.
   void drain(Deadline deadline);

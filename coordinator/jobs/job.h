@@ -22,8 +22,9 @@ struct JobRequest {
   std::string request_id;  // for logs
   std::vector<int32_t> prompt_ids;
   int num_choices = 1;
-  int32_t max_tokens = 16;            // generated tokens per choice; 0 only with prompt log-probabilities (echo)
-  parallel::SamplingParams sampling;  // `choice` is set by the engine
+  /// Generated tokens per choice. 0 only computes the prompt: no on_token follows, on_done ends every choice as kLength.
+  int32_t max_tokens = 16;
+  parallel::SamplingParams sampling;  // `choice` and `banned_until_min` are set by the engine
   std::vector<std::string> stop;
   StopText stop_text = StopText::kExclude;
   std::vector<int32_t> stop_token_ids;
@@ -37,7 +38,8 @@ enum class FinishReason : uint8_t { kStop, kLength, kAbort };
 std::string_view to_string(FinishReason reason);  // "stop", "length", "abort"
 
 /// One generated token of one choice, or its end. Text is whole UTF-8 that became final with this token; it may be empty (held back
-/// because a stop string or a character may still be incomplete). Special tokens have no text.
+/// because a stop string or a character may still be incomplete). Special tokens have no text. `token` of the last event is the EOS or
+/// stop token when one ended the choice; its text is left out (StopText::kInclude keeps a stop token's).
 struct TokenEvent {
   int choice = 0;
   parallel::SampledToken token;
