@@ -11,7 +11,7 @@ namespace chorale::comm {
 struct LeafRange {
   int begin = 0;
   int end = 0;  // exclusive
-  int size() const { return end - begin; }
+  constexpr int size() const { return end - begin; }
   bool operator==(const LeafRange&) const = default;
 };
 
