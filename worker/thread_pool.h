@@ -10,8 +10,8 @@
 
 namespace chorale::worker {
 
-/// Default rounding, no flush to zero, no denormals-are-zero: every thread that computes calls it once (N4: the same
-/// MXCSR everywhere).
+/// Round to nearest even, denormals flushed to zero and read as zero, exceptions masked. Every thread that computes has this state (N4):
+/// vdpbf16ps always works so, and then gives exactly the bits of two float32 FMAs, so that all instruction sets agree.
 void set_compute_thread_fp_state();
 
 struct ThreadPoolOptions {

@@ -7,10 +7,11 @@
 
 #include "comm/base/dtype.h"
 #include "comm/base/tensor.h"
+#include "parallel/layout.h"
 
 namespace chorale::worker {
 
-constexpr int kBlockTokens = 16;  // tokens a block; also the keys of one attention step (N6)
+constexpr int kBlockTokens = parallel::kBlockTokens;  // 16 tokens a block; also the keys of one attention step (N6)
 
 struct KvCacheSpec {
   DType dtype = DType::kF32;  // kF32 | kBF16

@@ -4,12 +4,13 @@
 
 #include <span>
 
+#include "parallel/layout.h"
 #include "worker/ops/context.h"
 #include "worker/ops/matrix_view.h"
 
 namespace chorale::worker {
 
-constexpr int64_t kVocabChunk = 1024;  // ids whose (max, sum) are one term; lm_head splits at multiples of it
+constexpr int64_t kVocabChunk = parallel::kVocabChunk;  // 1024: ids whose (max, sum) are one term; lm_head splits at multiples of it
 
 /// sum of exp(logit - max) over a range of ids, in 16 virtual lanes.
 struct SoftmaxStats {
