@@ -10,8 +10,9 @@
 
 namespace chorale::worker {
 
-/// Round to nearest even, denormals flushed to zero and read as zero, exceptions masked. Every thread that computes has this state (N4):
-/// vdpbf16ps always works so, and then gives exactly the bits of two float32 FMAs, so that all instruction sets agree.
+/// Round to nearest even, denormals flushed to zero and read as zero, exceptions masked. Every thread that computes has
+/// this state (N4): vdpbf16ps always works so, and then gives exactly the bits of two float32 FMAs, so that all
+/// instruction sets agree.
 void set_compute_thread_fp_state();
 
 struct ThreadPoolOptions {
@@ -63,6 +64,7 @@ class ThreadPool {
   Body body_ = nullptr;                              // written before generation_, read after it
   const void* fn_ = nullptr;
   bool stop_ = false;
+  std::atomic<uint32_t> sleepers_{0};             // helpers in or near the futex
   alignas(64) std::atomic<uint32_t> running_{0};  // helpers that have not finished the loop
   std::vector<std::thread> threads_;
 };

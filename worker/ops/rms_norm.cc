@@ -1,0 +1,20 @@
+#include "worker/ops/rms_norm.h"
+
+#include "worker/ops/door.h"
+#include "worker/ops/kernel.h"
+
+namespace chorale::worker {
+
+void rms_norm(OpContext& ctx, const RmsNormArgs& args) {
+  check_matrix(ctx, args.x, args.x.rows, args.x.cols);
+  check_matrix(ctx, args.out, args.x.rows, args.x.cols);
+  check_f32(args.x);
+  check_f32_or_bf16(args.out);
+  CHECK_GT(args.dim, 0);
+  CHECK_EQ(args.x.cols % args.dim, 0);
+  CHECK(args.weight != nullptr);
+  if (args.x.rows == 0) return;
+  select_kernel(ctx, args).launch(ctx, args);
+}
+
+}  // namespace chorale::worker

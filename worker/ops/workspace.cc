@@ -1,0 +1,40 @@
+#include "worker/ops/workspace.h"
+
+#include <algorithm>
+
+namespace chorale::worker {
+namespace {
+constexpr size_t kAlignment = 64;
+}  // namespace
+
+Workspace::Workspace(size_t bytes) {
+  chunks_.emplace_back(DType::kU8, Shape{static_cast<int64_t>(std::max(bytes, kAlignment))});
+}
+
+void* Workspace::take_bytes(size_t bytes) {
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  while (chunk_ < chunks_.size() && used_ + bytes > chunks_[chunk_].view().size_bytes()) {
+    ++chunk_;
+    used_ = 0;
+  }
+  if (chunk_ == chunks_.size()) {
+    const size_t size = std::max(bytes, 2 * chunks_.back().view().size_bytes());
+    chunks_.emplace_back(DType::kU8, Shape{static_cast<int64_t>(size)});
+  }
+  void* p = static_cast<std::byte*>(chunks_[chunk_].view().data) + used_;
+  used_ += bytes;
+  return p;
+}
+
+void Workspace::release(size_t chunk, size_t used) {
+  chunk_ = chunk;
+  used_ = used;
+}
+
+size_t Workspace::capacity_bytes() const {
+  size_t bytes = 0;
+  for (const Tensor& chunk : chunks_) bytes += chunk.view().size_bytes();
+  return bytes;
+}
+
+}  // namespace chorale::worker
