@@ -9,6 +9,9 @@
 
 namespace chorale::test {
 
+/// The root of the source tree, for files of the project itself (tests/goldens).
+std::filesystem::path source_folder();
+
 /// The folder named by CHORALE_SHARED, else ../shared beside the source tree; nullopt when there is none.
 std::optional<std::filesystem::path> shared_folder();
 
