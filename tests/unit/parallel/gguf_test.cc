@@ -109,7 +109,8 @@ TEST(Gguf, PlacesTensorsInRowMajorOrder) {
 TEST(Gguf, ObeysGeneralAlignment) {
   FileBytes file = gguf_header(1, 1);
   file.text("general.alignment").put(kU32).put(uint32_t{256}).raw(gguf_tensor("a", {1}, 0, 0)).pad_to(256);
-  const GgufFile result = parse(FileBytes(file).put(42.0f).str());
+  file.put(42.0f);
+  const GgufFile result = parse(file.str());
   float value;
   std::memcpy(&value, result.tensors()[0].bytes.data(), 4);
   EXPECT_EQ(value, 42.0f);
