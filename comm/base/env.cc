@@ -1,0 +1,49 @@
+#include "comm/base/env.h"
+
+#include <cstdlib>
+
+#include "comm/base/error.h"
+
+namespace chorale {
+namespace {
+
+constexpr EnvVar kAll[] = {EnvVar::kSecret,  EnvVar::kOmpiWorldSize, EnvVar::kPmixRank,          EnvVar::kPmiRank,
+                           EnvVar::kPmiSize, EnvVar::kSlurmMpiType,  EnvVar::kSlurmStepNumTasks, EnvVar::kOmpiYieldWhenIdle};
+
+}  // namespace
+
+std::string_view env_name(EnvVar variable) {
+  switch (variable) {
+    case EnvVar::kSecret: return "CHORALE_SECRET";
+    case EnvVar::kOmpiWorldSize: return "OMPI_COMM_WORLD_SIZE";
+    case EnvVar::kPmixRank: return "PMIX_RANK";
+    case EnvVar::kPmiRank: return "PMI_RANK";
+    case EnvVar::kPmiSize: return "PMI_SIZE";
+    case EnvVar::kSlurmMpiType: return "SLURM_MPI_TYPE";
+    case EnvVar::kSlurmStepNumTasks: return "SLURM_STEP_NUM_TASKS";
+    case EnvVar::kOmpiYieldWhenIdle: return "OMPI_MCA_mpi_yield_when_idle";
+  }
+  return "";
+}
+
+std::optional<std::string> env(EnvVar variable) {
+  const char* value = std::getenv(std::string(env_name(variable)).c_str());
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return value;
+}
+
+void set_env(EnvVar variable, const std::string& value) {
+  if (setenv(std::string(env_name(variable)).c_str(), value.c_str(), 1) != 0)
+    fail(ErrorCode::kSystem, "cannot set {} in the environment", env_name(variable));
+}
+
+std::vector<std::string> env_in_use() {
+  std::vector<std::string> lines;
+  for (EnvVar variable : kAll) {
+    const auto value = env(variable);
+    if (value) lines.push_back(fmt::format("{}={}", env_name(variable), variable == EnvVar::kSecret ? "(hidden)" : *value));
+  }
+  return lines;
+}
+
+}  // namespace chorale

@@ -1,0 +1,31 @@
+// Every environment variable that the program reads, in one place. Nobody else calls getenv.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chorale {
+
+enum class EnvVar {
+  kSecret,             // CHORALE_SECRET: shared secret of the control link, where no --secret-file is given
+  kOmpiWorldSize,      // OMPI_COMM_WORLD_SIZE: set by Open MPI's mpirun
+  kPmixRank,           // PMIX_RANK: set by mpirun (Open MPI 5) and srun --mpi=pmix
+  kPmiRank,            // PMI_RANK: set by srun --mpi=pmi2 and by Hydra
+  kPmiSize,            // PMI_SIZE: the same
+  kSlurmMpiType,       // SLURM_MPI_TYPE: how srun starts MPI programs; "none" when it does not
+  kSlurmStepNumTasks,  // SLURM_STEP_NUM_TASKS: ranks of an srun step
+  kOmpiYieldWhenIdle,  // OMPI_MCA_mpi_yield_when_idle: set before MPI starts, unless the user did
+};
+std::string_view env_name(EnvVar variable);
+
+/// Its value, or nothing when it is not set or empty.
+std::optional<std::string> env(EnvVar variable);
+/// Sets it for this process and those it starts. Call before threads exist.
+void set_env(EnvVar variable, const std::string& value);
+
+/// "NAME=value" of those that are set, for the log; the secret's value is hidden.
+std::vector<std::string> env_in_use();
+
+}  // namespace chorale

@@ -1,0 +1,118 @@
+// The control link: one authenticated TCP connection between each worker and the coordinator. It carries plans, results and heartbeats;
+// tensors go through a Communicator. Either end is served by a thread of its own that never computes, so a busy engine or worker stays
+// alive to its peer, and a dead or frozen one is noticed within three heartbeats.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "comm/base/bytes.h"
+#include "comm/base/deadline.h"
+#include "comm/control_handshake.h"
+
+namespace chorale::comm {
+
+/// Equal on both ends of a link.
+struct LinkTiming {
+  std::chrono::milliseconds heartbeat{1000};
+  int missed_heartbeats = 3;                          // silent for so many: lost
+  std::chrono::milliseconds handshake_timeout{5000};  // a peer that has not proved itself by then is closed
+};
+
+struct Message {
+  MessageType type = MessageType::kHeartbeat;
+  Bytes payload;
+};
+
+/// What happens to a rank's link, in order: joined (payload: its hello), any number of messages, lost (reason).
+struct LinkEvent {
+  enum class Kind { kJoined, kMessage, kLost };
+  Kind kind = Kind::kMessage;
+  int rank = -1;
+  MessageType type = MessageType::kHello;
+  Bytes payload;
+  std::string reason;
+};
+
+struct ControlServerOptions {
+  std::string host = "127.0.0.1";  // address to listen on; "0.0.0.0" or "::" for all
+  int port = 0;                    // 0: any free one
+  std::string secret;
+  uint64_t epoch = 1;
+  int num_ranks = 0;
+  LinkTiming timing;
+  int max_strangers = 64;                      // connections that have not proved themselves; more are closed at once
+  size_t max_outbox_bytes = size_t{256} << 20;  // a worker that does not read is lost, not waited for
+  size_t max_queue_bytes = size_t{256} << 20;   // events that nobody fetched
+};
+
+/// The coordinator's end. Thread: send, broadcast, wait and connected from any thread; start and close from the owner's.
+class ControlServer {
+ public:
+  /// Listens; nobody is accepted before start(). Throws Error{kSystem} (address in use, ...).
+  explicit ControlServer(const ControlServerOptions& options);
+  ~ControlServer();
+  uint16_t port() const;
+
+  using Handler = std::function<void(LinkEvent)>;
+  /// With a handler, events are handed to it on the link's thread (it must not block or call close); without, they queue for wait().
+  void start(Handler handler = nullptr);
+
+  /// The next event, or nothing when the deadline passed or the server was closed.
+  std::optional<LinkEvent> wait(Deadline deadline);
+
+  /// Never blocks: what the socket does not take at once is queued. False when the rank is not connected (kLost says why).
+  bool send(int rank, MessageType type, std::span<const std::byte> payload);
+  void broadcast(MessageType type, std::span<const std::byte> payload);
+  bool connected(int rank) const;
+  int num_connected() const;
+
+  /// Sends what is queued (one second at most), closes every link and ends the thread. No events after it.
+  void close();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct ControlClientOptions {
+  std::string host;
+  int port = 0;
+  std::string secret;
+  uint64_t epoch = kAnyEpoch;
+  int rank = 0;
+  Bytes hello;  // the worker's facts, in the joined event
+  LinkTiming timing;
+  size_t max_outbox_bytes = size_t{256} << 20;
+  size_t max_queue_bytes = size_t{256} << 20;
+  /// Called once on the link's thread when the link is lost without a stop message before: the worker process leaves.
+  std::function<void(const std::string& reason)> on_lost;
+};
+
+/// The worker's end. Thread: send and receive from any thread.
+class ControlClient {
+ public:
+  /// Retries until the deadline while nobody answers: the coordinator may start later. Throws Error{kDeadlineExceeded},
+  /// Error{kInvalidArgument} when refused (with the coordinator's reason), Error{kCorrupt} when the other end is something else.
+  static std::unique_ptr<ControlClient> connect(ControlClientOptions options, Deadline deadline);
+  ~ControlClient();
+
+  uint64_t epoch() const;  // the coordinator's
+  /// Never blocks. Throws Error{kPeerLost} with the reason when the link is lost.
+  void send(MessageType type, std::span<const std::byte> payload);
+  /// The next message, or nothing at the deadline; uses no CPU while it waits. Throws Error{kPeerLost} when the link is lost and what
+  /// came before was received.
+  std::optional<Message> receive(Deadline deadline);
+
+ private:
+  class Impl;
+  explicit ControlClient(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace chorale::comm
