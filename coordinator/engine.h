@@ -12,14 +12,12 @@
 #include "comm/base/error.h"
 #include "coordinator/engine_stats.h"
 #include "coordinator/jobs/job.h"
+#include "coordinator/schedule/policy.h"
 #include "coordinator/world.h"
 
 namespace chorale::coordinator {
 
 class Tokenizer;
-
-enum class SchedulingPolicy : uint8_t { kFcfs, kPriority };
-enum class PrefixCaching : uint8_t { kOff, kOn };
 
 struct EngineOptions {
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
