@@ -45,7 +45,14 @@ std::optional<ScheduledStep> Scheduler::schedule(uint32_t deadline_ms) {
     draft.prefill_budget = std::max(kMinPipelineChunk, (unplanned + limits_.num_stages - 1) / limits_.num_stages);
 
   const int decode_rows = decode_rows_per_step();
-  plan_decode(draft, static_cast<int>(std::min<int64_t>(decode_rows, draft.budget - reserve)), InFlight::kLeaveAlone);
+  const int64_t first_rows = std::min<int64_t>(decode_rows, draft.budget - reserve);
+  if (is_urgent_waiting()) {
+    // Victims are never of this step, so who may preempt comes before the rows are chosen; it leaves their tokens alone.
+    const int64_t prefill_budget = std::exchange(draft.prefill_budget, draft.budget - first_rows);
+    plan_admissions(draft);
+    draft.prefill_budget = prefill_budget;
+  }
+  plan_decode(draft, static_cast<int>(first_rows), InFlight::kLeaveAlone);
   plan_prefill(draft);
   plan_admissions(draft);
   // Nothing else to do for the pipeline's front: let decode rows follow their predecessors closely rather than idle.
@@ -88,7 +95,7 @@ void Scheduler::plan_decode(Draft& draft, int max_rows, InFlight in_flight) {
   // Who waited longest goes first: with a budget below the number of sequences, and with micro-batches, this is a rotation.
   std::vector<SequenceState*> ready;
   for (SequenceState* sequence : running_) {
-    if (sequence->num_ready() != 1 || sequence->pause == Pause::kYes) continue;
+    if (sequence->num_ready() != 1 || sequence->pause == Pause::kYes || sequence->last_step == draft.plan.step) continue;
     // A row whose token a step still computes waits at stage 0 for the last stage: worth it only a whole pipeline later.
     const bool must_wait = sequence->num_pending_samples > 0 &&
                            draft.plan.step < sequence->last_step + static_cast<uint64_t>(limits_.num_stages);
@@ -114,7 +121,8 @@ void Scheduler::plan_decode(Draft& draft, int max_rows, InFlight in_flight) {
 void Scheduler::plan_prefill(Draft& draft) {
   std::vector<SequenceState*> ready;
   for (SequenceState* sequence : running_)
-    if (is_prefilling(*sequence) && sequence->pause == Pause::kNo) ready.push_back(sequence);
+    if (is_prefilling(*sequence) && sequence->pause == Pause::kNo && sequence->last_step != draft.plan.step)
+      ready.push_back(sequence);
   std::ranges::sort(ready, {}, &SequenceState::rank);
   for (SequenceState* sequence : ready) {
     const int64_t num_tokens = std::min<int64_t>({sequence->num_ready(), draft.budget, draft.prefill_budget});
@@ -134,6 +142,14 @@ bool Scheduler::is_held(const SequenceState& sequence) const {
 
 bool Scheduler::may_admit(const SequenceState& sequence) const {
   return sequence.pause == Pause::kNo && sequence.num_chunks_in_flight == 0 && !is_held(sequence);
+}
+
+bool Scheduler::is_urgent_waiting() const {
+  for (const auto& [rank, waiting] : waiting_) {
+    if (!may_admit(*waiting)) continue;
+    return std::ranges::any_of(running_, [&](const SequenceState* s) { return s->rank.priority > waiting->rank.priority; });
+  }
+  return false;
 }
 
 void Scheduler::plan_admissions(Draft& draft) {

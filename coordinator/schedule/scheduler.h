@@ -117,6 +117,7 @@ class Scheduler {
   SequenceState* victim_for_admission(const Draft& draft, const SequenceState& sequence) const;
   bool is_held(const SequenceState& sequence) const;
   bool may_admit(const SequenceState& sequence) const;
+  bool is_urgent_waiting() const;
   int decode_rows_per_step() const;
   int64_t unplanned_prefill_tokens() const;
 

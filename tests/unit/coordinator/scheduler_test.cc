@@ -44,7 +44,8 @@ class Bench {
   bool plan() {
     auto step = scheduler.schedule(30000);
     if (!step) return false;
-    EXPECT_LE(step->plan.num_tokens(), scheduler.limits().max_num_batched_tokens);
+    const SchedulerLimits& limits = scheduler.limits();
+    parallel::validate(step->plan, limits.num_kv_blocks, limits.max_model_len, limits.max_num_batched_tokens);
     for (const Admission& admission : step->admissions) admissions.push_back(admission);
     last_plan = step->plan;
     unanswered.push_back(std::move(step->plan));
@@ -344,6 +345,7 @@ class RandomLife {
     EXPECT_EQ(bench_.scheduler.num_used_kv_blocks(), 0);
     for (const auto& [id, work] : bench_.works) check_answer(id, work);
   }
+  const SchedulerStats& stats() const { return bench_.scheduler.stats(); }
 
  private:
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -425,11 +427,18 @@ class RandomLife {
 };
 
 TEST(Scheduler, NoAnswerDependsOnBudgetsBlocksDepthCancelsPreemptionsOrLostWorlds) {
-  for (uint32_t seed = 1; seed <= 150; ++seed) {
+  SchedulerStats total;
+  for (uint32_t seed = 1; seed <= 600; ++seed) {
     SCOPED_TRACE(seed);
-    RandomLife(seed).run();
+    RandomLife life(seed);
+    life.run();
     if (HasFatalFailure()) return;
+    total.num_preemptions += life.stats().num_preemptions;
+    total.prefix_hits_tokens += life.stats().prefix_hits_tokens;
   }
+  // The lives were as rough as they were meant to be.
+  EXPECT_GT(total.num_preemptions, 1000U);
+  EXPECT_GT(total.prefix_hits_tokens, 10000U);
 }
 
 }  // namespace
