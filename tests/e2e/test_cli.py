@@ -1,0 +1,96 @@
+"""The command line: help, version, exit codes, and the formats that scripts of others read."""
+import json
+
+import pytest
+from conftest import run, shared
+
+COMMANDS = ["serve", "worker", "generate", "submit", "tokenize", "plan", "inspect", "bench", "doctor"]
+
+
+def test_help_and_version():
+    top = run("--help")
+    assert top.returncode == 0 and all(command in top.stdout for command in COMMANDS)
+    version = run("--version")
+    assert version.returncode == 0 and version.stdout.startswith("chorale ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    done = run(command, "--help")
+    assert done.returncode == 0 and "chorale " + command in done.stdout and "example" in done.stdout.lower()
+
+
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["plan"], ["plan", "--model"], ["plan", "--no-such-flag", "1"],
+                                       ["generate", "--model", "x", "--jobs"], ["tokenize", "--bogus"]])
+def test_usage_errors_exit_2(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.strip()
+
+
+def test_a_missing_model_is_named():
+    for command in (["plan"], ["inspect"], ["generate", "--jobs", "/dev/null"]):
+        done = run(*command, "--model", "/nonexistent/model")
+        assert done.returncode in (1, 2) and "/nonexistent/model" in done.stderr
+
+
+def test_plan_json():
+    done = run("plan", "--model", shared("models/stories260K"), "--tp", 3, "--pp", 2, "--json")
+    plan = json.loads(done.stdout)
+    assert [r["rank"] for r in plan["ranks"]] == list(range(6))
+    assert {"rank", "stage", "tp", "heads", "kv_heads", "layers", "weight_bytes", "read_bytes"} <= plan["ranks"][0].keys()
+    assert plan["num_kv_blocks"] > 0 and "La=8" in plan["numerics_class"]
+    assert sum(len(r["layers"]) if isinstance(r["layers"], list) and len(r["layers"]) != 2 else 0 for r in plan["ranks"]) >= 0
+
+
+def test_each_rank_copies_its_own_slices_only():
+    """Slices of the ranks add up to the model, but for KV heads that several ranks share and small replicated vectors."""
+    model = shared("models/stories260K")
+    one = json.loads(run("plan", "--model", model, "--json").stdout)["ranks"][0]["weight_bytes"]
+    four = [r["weight_bytes"] for r in json.loads(run("plan", "--model", model, "--tp", 2, "--pp", 2, "--json").stdout)["ranks"]]
+    assert max(four) < 0.6 * one and one <= sum(four) < 1.1 * one
+
+
+def test_inspect_json():
+    facts = json.loads(run("inspect", "--model", shared("goldens/gguf/qwen3-q4_k.gguf"), "--json").stdout)
+    assert facts["format"].lower() == "gguf" and facts["num_tensors"] == len(facts["tensors"])
+    assert "Q4_K" in facts["dtypes"]
+
+
+def test_doctor_json():
+    done = run("doctor", "--json", "--port", 0)
+    findings = json.loads(done.stdout)
+    assert {"mpi", "cpu", "memory", "/dev/shm"} <= {f["subject"] for f in findings}
+    assert all(f["verdict"] in ("ok", "warn", "fail") for f in findings)
+    assert done.returncode == (1 if any(f["verdict"] == "fail" for f in findings) else 0)
+
+
+def test_tokenize():
+    done = run("tokenize", "--model", shared("goldens/tokenizers/gpt2.tokenizer.json"), stdin='"Hello world"\n"a\\nb"\n')
+    assert [json.loads(line) for line in done.stdout.splitlines()][0] == [15496, 995]
+
+
+def test_tokenize_chat(tmp_path):
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}")
+    line = json.dumps({"messages": [{"role": "user", "content": "é"}], "add_generation_prompt": True, "variables": {"bos_token": "<b>"}})
+    done = run("tokenize", "--model", shared("models/stories260K"), "--chat", "--template", template, stdin=line + "\n{\"x\": 1}\n")
+    answers = [json.loads(text) for text in done.stdout.splitlines()]
+    assert answers[0] == "<b>[user] é\n" and "error" in answers[1]
+
+
+def test_generate_formats(tmp_path):
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("\n".join([
+        '{"prompt": "Once upon", "max_tokens": 5, "temperature": 0}',
+        '{"prompt": ["One", [1, 403]], "max_tokens": 3, "n": 2, "seed": 3}',
+        '{"prompt": "x", "max_tokens": -1}',
+        "not json"]) + "\n")
+    done = run("generate", "--model", shared("models/stories260K"), "--jobs", jobs, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [line["index"] for line in lines] == [0, 1, 1, 1, 1, 2, 3]
+    good = lines[0]
+    assert set(good) == {"index", "choice", "prompt_token_ids", "token_ids", "logprobs", "text", "finish_reason"}
+    assert len(good["token_ids"]) == len(good["logprobs"]) == 5 and good["finish_reason"] == "length"
+    assert "max_tokens" in lines[5]["error"] and set(lines[5]) == {"index", "error"}
+    assert "error" in lines[6]
