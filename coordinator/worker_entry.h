@@ -23,7 +23,18 @@ struct WorkerStart {
   std::string record_path;       // write the plans it runs there; empty: no
 };
 
-/// Runs one rank until it is told to stop; returns the exit code. Thread: the process's main thread (MPI calls come from it).
-using WorkerEntry = int (*)(const WorkerStart& start, comm::MpiSession& session);
+/// What this machine reaches, measured: the yardsticks of `chorale bench`.
+struct MachineSpeed {
+  double read_gbps = 0;       // sequential read of memory far larger than the caches
+  double f32_peak_gops = 0;   // multiply-adds of the numerics class, counted as two operations
+  double bf16_peak_gops = 0;
+};
+
+/// The functions that main() passes to commands.
+struct WorkerModule {
+  /// Runs one rank until it is told to stop; returns the exit code. Thread: the process's main thread (MPI calls come from it).
+  int (*run)(const WorkerStart& start, comm::MpiSession& session);
+  MachineSpeed (*measure_machine)(int threads);
+};
 
 }  // namespace chorale::coordinator

@@ -18,10 +18,10 @@ int run_submit(int argc, char** argv);
 int run_doctor(int argc, char** argv);
 int run_bench_serve(int argc, char** argv);
 int run_bench_comm(int argc, char** argv);
-int run_bench_engine(int argc, char** argv, WorkerEntry worker);
+int run_bench_engine(int argc, char** argv, const WorkerModule& worker);
 int run_bench_scaling(int argc, char** argv);
-int run_serve(int argc, char** argv, WorkerEntry worker);
-int run_worker(int argc, char** argv, WorkerEntry worker);
-int run_generate(int argc, char** argv, WorkerEntry worker);
+int run_serve(int argc, char** argv, const WorkerModule& worker);
+int run_worker(int argc, char** argv, const WorkerModule& worker);
+int run_generate(int argc, char** argv, const WorkerModule& worker);
 
 }  // namespace chorale::coordinator
