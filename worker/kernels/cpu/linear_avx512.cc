@@ -1,0 +1,40 @@
+// linear with AVX-512: tiles of up to 14 rows x 32 outputs (28 of 32 registers hold sums). float32 weights, and bf16
+// weights widened. Order of additions: linear_tile-inl.h. Threads and caches: linear_panels.cc.
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "worker/kernels/cpu/linear_panels.h"
+#include "worker/ops/kernel.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+
+namespace chorale::worker {
+namespace {
+
+#include "worker/kernels/cpu/vec_avx512-inl.h"
+// Vec above; the tiles use it.
+#include "worker/kernels/cpu/linear_tile-inl.h"
+
+constexpr int kMaxRows = 14, kBudget = 28;
+
+void launch(OpContext& ctx, const LinearArgs& args) {
+  static const panels::TileSet f32 = make_tiles<F32Weights, kMaxRows, kBudget>();
+  static const panels::TileSet widened = make_tiles<WidenedWeights, kMaxRows, kBudget>();
+  panels::run_linear(ctx, args, args.weight->dtype == DType::kF32 ? f32 : widened);
+}
+
+}  // namespace
+}  // namespace chorale::worker
+
+#pragma GCC pop_options
+
+namespace chorale::worker {
+namespace {
+const KernelTable<LinearArgs>::Add kAdd({"linear_avx512", DeviceKind::kCpu, parallel::Isa::kAvx512, 20, supports_all,
+                                         launch});
+}  // namespace
+}  // namespace chorale::worker
