@@ -118,6 +118,13 @@ json json_of(const Checkpoint& checkpoint) {
   return result;
 }
 
+// A name from the file for a terminal: control characters, which could drive it, become '?'.
+std::string printable(std::string name) {
+  for (char& c : name)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return name;
+}
+
 std::string mib(uint64_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); }
 
 void print_config(const json& config) {
@@ -153,7 +160,7 @@ void print_metadata(const parallel::GgufFile& file) {
       text = shown.is_object() ? fmt::format("{} items: {} ...", shown["length"].get<size_t>(), dump(shown["first"]))
                                : dump(shown);
     }
-    fmt::print("  {} = {}\n", key, text);
+    fmt::print("  {} = {}\n", printable(key), text);
   }
 }
 
@@ -174,10 +181,12 @@ void print(const Checkpoint& checkpoint, bool with_tensors) {
   else
     print_config(checkpoint.config_json());
   if (!with_tensors) return;
+  size_t width = 0;
+  for (const Row& row : rows) width = std::max(width, row.name.size());
   fmt::print("table of tensors:\n");
   for (const Row& row : rows)
-    fmt::print("  {:48} {:6} {:20} {:>12}\n", row.name, row.dtype, fmt::format("[{}]", fmt::join(row.shape, ", ")),
-               row.num_bytes);
+    fmt::print("  {:{}} {:6} {:20} {:>12}\n", printable(row.name), width, row.dtype,
+               fmt::format("[{}]", fmt::join(row.shape, ", ")), row.num_bytes);
 }
 
 }  // namespace
