@@ -60,6 +60,7 @@ struct Architecture {
   ModelConfig (*config_from_hf)(const nlohmann::json& config);
   ModelConfig (*config_from_gguf)(const GgufFile& file);
   std::vector<WeightSpec> (*weights)(const ModelConfig& config);
+  std::vector<std::string_view> ignored;  // endings of stored names that carry nothing: buffers, tables already read
 };
 using ArchitectureRegistry = Registry<Architecture>;
 
@@ -72,7 +73,7 @@ ModelConfig load_model_config(const Checkpoint& checkpoint);
 const Architecture& architecture_of(const ModelConfig& config);
 
 /// The stored tensor of `spec` in layer `layer` (ignored for weights outside layers), or nullptr for an absent optional one. A tied
-/// lm_head finds the embedding. Throws Error{kNotFound} naming the tensor, Error{kCorrupt} with both shapes when its shape is wrong.
+/// lm_head that is not stored finds the embedding, and the other way round. Throws Error{kNotFound} naming the tensor, Error{kCorrupt} with both shapes when its shape is wrong.
 const StoredTensor* find_weight(const Checkpoint& checkpoint, const ModelConfig& config, const WeightSpec& spec, int layer);
 
 /// Shape [out, in] ([n] for vectors) that `member` must have.
