@@ -1,0 +1,26 @@
+// Reads a rank's slices out of a checkpoint, through the architecture's weight table and the layout: dequantises,
+// restores row order, transposes where the file is [in, out], rounds once to the compute type and packs into panels, on
+// all threads. It touches no byte of the checkpoint that belongs to other ranks only.
+#pragma once
+
+#include "parallel/layout.h"
+#include "worker/thread_pool.h"
+#include "worker/weights/stage_weights.h"
+
+namespace chorale::worker {
+
+struct WeightLoadRequest {
+  const parallel::ModelConfig& config;
+  const parallel::Layout& layout;
+  int rank = 0;  // in the world
+  DType compute = DType::kF32;
+};
+
+/// Logs progress for long loads. Throws Error{kNotFound | kCorrupt} naming the tensor, Error{kResourceExhausted}
+/// without memory.
+StageWeights load_weights(parallel::Checkpoint checkpoint, const WeightLoadRequest& request, ThreadPool& pool);
+
+/// Memory of this process that is in RAM (VmRSS); 0 where the system does not say.
+uint64_t resident_bytes();
+
+}  // namespace chorale::worker
