@@ -1,0 +1,26 @@
+// Looks up rows of a stored table: token embeddings, learned positions. Rows are read from the checkpoint's mapping
+// (N8: the embedding is not sharded and not copied), so a rank touches only the rows it meets.
+#pragma once
+
+#include <span>
+
+#include "worker/layers/parts.h"
+#include "worker/layers/step.h"
+#include "worker/ops/matrix_view.h"
+
+namespace chorale::worker {
+
+class Embedding {
+ public:
+  /// REQUIRES: the first stage.
+  Embedding(const StageParts& parts, parallel::Member member) : table_(&parts.weights.lookup(member)) {}
+  /// out[i] = table[ids[i]], as float32. CHECKs that ids are inside the table.
+  void lookup(Step& step, std::span<const int32_t> ids, MatrixView out) const;  // f32 [ids, hidden]
+  /// out[i] += table[ids[i]].
+  void add_to(Step& step, std::span<const int32_t> ids, MatrixView out) const;
+
+ private:
+  const parallel::StoredTensor* table_;  // [num_ids, hidden]
+};
+
+}  // namespace chorale::worker

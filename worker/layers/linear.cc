@@ -1,0 +1,42 @@
+#include "worker/layers/linear.h"
+
+#include "worker/ops/add_residual.h"
+#include "worker/ops/linear.h"
+
+namespace chorale::worker {
+
+MatrixView take_matrix(OpContext& op, DType dtype, int64_t rows, int64_t cols) {
+  return {op.scratch.take_bytes(static_cast<size_t>(rows * cols) * size_of(dtype)), dtype, rows, cols, cols, op.device};
+}
+
+void ColumnParallelLinear::forward(Step& step, MatrixView x, MatrixView out) const {
+  linear(step.op, {.x = x, .weight = weight_, .bias = bias_, .out = out, .nodes = {}});
+}
+
+RowParallelLinear::RowParallelLinear(const PackedWeight& weight, const float* bias,
+                                     const std::vector<comm::LeafRange>& runs, comm::Communicator& group)
+    : weight_(&weight),
+      bias_(bias),
+      schedule_(comm::make_tree_schedule(runs.back().end, runs)),
+      nodes_(schedule_.nodes.begin() + schedule_.first_node[group.rank()],
+             schedule_.nodes.begin() + schedule_.first_node[group.rank() + 1]),
+      group_(group) {
+  CHECK_EQ(static_cast<int>(runs.size()), group.size());
+}
+
+void RowParallelLinear::add_to(Step& step, MatrixView x, MatrixView residual) const {
+  const Workspace::Scope scope(step.op.scratch);
+  const auto num_nodes = static_cast<int64_t>(nodes_.size());
+  const MatrixView partials = take_matrix(step.op, DType::kF32, num_nodes * x.rows, weight_->n);
+  linear(step.op, {.x = x, .weight = weight_, .bias = nullptr, .out = partials, .nodes = nodes_});
+  const size_t count = static_cast<size_t>(x.rows * weight_->n);
+  auto* sum = static_cast<float*>(partials.data);
+  if (group_.size() > 1) {
+    const Stopwatch watch(step.times.comm);
+    group_.tree_all_reduce(schedule_, {sum, count * nodes_.size()}, {sum, count}, step.deadline);
+  }
+  const MatrixView root(sum, DType::kF32, x.rows, weight_->n, weight_->n);
+  add_residual(step.op, {.residual = residual, .sum = root, .bias = bias_});
+}
+
+}  // namespace chorale::worker

@@ -1,0 +1,54 @@
+// Step and Batch: what the layers of a rank see of one step. The stage runner fills them from the step plan; layers
+// read them. No job and no sampling parameter gets this far down.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "comm/base/deadline.h"
+#include "worker/ops/context.h"
+
+namespace chorale::worker {
+
+/// Rows of this step: chunk after chunk, each chunk's tokens consecutive. Slots and block tables are the same on every
+/// rank.
+struct Batch {
+  std::vector<int32_t> positions;    // [num_tokens] absolute position in its sequence
+  std::vector<int32_t> slots;        // [num_tokens] block * 16 + offset where K and V go
+  std::vector<int32_t> query_start;  // [num_chunks + 1] first row of each chunk
+  std::vector<int32_t> context_len;  // [num_chunks] keys, this step's included
+  std::vector<int32_t> block_table;  // [num_chunks, block_table_stride]
+  int64_t block_table_stride = 0;
+
+  int64_t num_tokens() const { return static_cast<int64_t>(positions.size()); }
+  int num_chunks() const { return static_cast<int>(context_len.size()); }
+};
+
+/// Where the time of a step went; for StageReport only.
+struct StepTimes {
+  std::chrono::nanoseconds comm{0};
+  std::chrono::nanoseconds wait{0};
+};
+
+/// Adds the time from construction to destruction.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::chrono::nanoseconds& total) : total_(total), start_(Deadline::Clock::now()) {}
+  ~Stopwatch() { total_ += Deadline::Clock::now() - start_; }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  std::chrono::nanoseconds& total_;
+  Deadline::Clock::time_point start_;
+};
+
+struct Step {
+  OpContext& op;
+  const Batch& batch;
+  Deadline deadline;
+  StepTimes times;
+};
+
+}  // namespace chorale::worker
