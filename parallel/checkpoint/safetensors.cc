@@ -167,9 +167,6 @@ SafetensorsEntry check_entry(RawEntry& raw, uint64_t data_size, const std::strin
   if (bits % 8 != 0 || bits / 8 != end - begin)
     fail(ErrorCode::kCorrupt, "{} has {} bytes, but its shape and dtype {} need {}", what, end - begin, dtype->name,
          bits / 8);
-  if (begin % std::max<uint64_t>(dtype->bits / 8, 1) != 0)
-    fail(ErrorCode::kCorrupt, "{} is unaligned: it starts at byte {}, not a multiple of its element's {} bytes", what,
-         begin, dtype->bits / 8);
   entry.name = std::move(raw.name);
   entry.dtype = dtype->name;
   return entry;
