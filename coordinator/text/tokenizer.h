@@ -1,6 +1,6 @@
-// Text to token ids and back, as the Hugging Face `tokenizers` library (tokenizer.json) and llama.cpp (GGUF metadata) do it, id for
-// id. The API layer encodes prompts with it, the engine decodes answers, `chorale tokenize` shows it. It renders no chat template:
-// it only hands over the template's source and the strings of the special tokens.
+// Text to token ids and back, as the Hugging Face `tokenizers` library (tokenizer.json) and llama.cpp (GGUF metadata)
+// do it, id for id. The API layer encodes prompts with it, the engine decodes answers, `chorale tokenize` shows it. It
+// renders no chat template: it only hands over the template's source and the strings of the special tokens.
 #pragma once
 
 #include <cstdint>
@@ -43,9 +43,10 @@ struct SpecialTokens {
 /// Thread: immutable after loading; every method may run on many threads at once.
 class Tokenizer {
  public:
-  /// `path`: a Hugging Face folder (tokenizer.json, and tokenizer_config.json, special_tokens_map.json, chat_template.jinja where they
-  /// exist), any tokenizer .json file, or a GGUF file with or without tensors. Throws Error: kNotFound names the missing file,
-  /// kUnsupported the model, pre-tokenizer, normalizer or decoder that is not implemented, kCorrupt what is wrong.
+  /// `path`: a Hugging Face folder (tokenizer.json, and tokenizer_config.json, special_tokens_map.json,
+  /// chat_template.jinja where they exist), any tokenizer .json file, or a GGUF file with or without tensors. Throws
+  /// Error: kNotFound names the missing file, kUnsupported the model, pre-tokenizer, normalizer or decoder that is not
+  /// implemented, kCorrupt what is wrong.
   static std::shared_ptr<const Tokenizer> from_path(const std::filesystem::path& path);
   /// The same from the bytes of a tokenizer.json; `name` stands in messages.
   static std::shared_ptr<const Tokenizer> from_json(std::string_view json, const std::string& name);
@@ -55,8 +56,8 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  /// Bytes that are not UTF-8 are read as U+FFFD. Throws Error where a pattern of the tokenizer takes too long on this text, or a
-  /// word-level vocabulary has no unknown token.
+  /// Bytes that are not UTF-8 are read as U+FFFD. Throws Error where a pattern of the tokenizer takes too long on this
+  /// text, or a word-level vocabulary has no unknown token.
   std::vector<int32_t> encode(std::string_view text, AddSpecial add_special, ParseSpecial parse_special) const;
   /// Valid UTF-8 always; ids outside the vocabulary are skipped.
   std::string decode(std::span<const int32_t> ids, SkipSpecial skip_special) const;
@@ -71,8 +72,8 @@ class Tokenizer {
   std::optional<int32_t> find(std::string_view token) const;
 
   const SpecialTokens& special() const;
-  /// Source of the chat template: chat_template.jinja, tokenizer_config.json (the string, or "default" of a list of named ones),
-  /// GGUF's tokenizer.chat_template.
+  /// Source of the chat template: chat_template.jinja, tokenizer_config.json (the string, or "default" of a list of
+  /// named ones), GGUF's tokenizer.chat_template.
   const std::optional<std::string>& chat_template() const;
 
  private:
@@ -85,8 +86,8 @@ class Tokenizer {
 /// Thread: one at a time.
 class StreamDecoder {
  public:
-  /// With a `prompt`, the text goes on where the prompt ended: the first token keeps the leading space that decode() drops at the start
-  /// of a text. The prompt's own text is not returned.
+  /// With a `prompt`, the text goes on where the prompt ended: the first token keeps the leading space that decode()
+  /// drops at the start of a text. The prompt's own text is not returned.
   StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, SkipSpecial skip_special,
                 std::span<const int32_t> prompt = {});
   ~StreamDecoder();
