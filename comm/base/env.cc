@@ -7,8 +7,8 @@
 namespace chorale {
 namespace {
 
-constexpr EnvVar kAll[] = {EnvVar::kSecret,  EnvVar::kOmpiWorldSize, EnvVar::kPmixRank,          EnvVar::kPmiRank,
-                           EnvVar::kPmiSize, EnvVar::kSlurmMpiType,  EnvVar::kSlurmStepNumTasks, EnvVar::kOmpiYieldWhenIdle};
+constexpr EnvVar kAll[] = {EnvVar::kSecret, EnvVar::kOmpiWorldSize, EnvVar::kPmixRank, EnvVar::kPmiRank,
+                           EnvVar::kOmpiYieldWhenIdle};
 
 }  // namespace
 
@@ -18,9 +18,6 @@ std::string_view env_name(EnvVar variable) {
     case EnvVar::kOmpiWorldSize: return "OMPI_COMM_WORLD_SIZE";
     case EnvVar::kPmixRank: return "PMIX_RANK";
     case EnvVar::kPmiRank: return "PMI_RANK";
-    case EnvVar::kPmiSize: return "PMI_SIZE";
-    case EnvVar::kSlurmMpiType: return "SLURM_MPI_TYPE";
-    case EnvVar::kSlurmStepNumTasks: return "SLURM_STEP_NUM_TASKS";
     case EnvVar::kOmpiYieldWhenIdle: return "OMPI_MCA_mpi_yield_when_idle";
   }
   return "";

@@ -11,11 +11,8 @@ namespace chorale {
 enum class EnvVar {
   kSecret,             // CHORALE_SECRET: shared secret of the control link, where no --secret-file is given
   kOmpiWorldSize,      // OMPI_COMM_WORLD_SIZE: set by Open MPI's mpirun
-  kPmixRank,           // PMIX_RANK: set by mpirun (Open MPI 5) and srun --mpi=pmix
-  kPmiRank,            // PMI_RANK: set by srun --mpi=pmi2 and by Hydra
-  kPmiSize,            // PMI_SIZE: the same
-  kSlurmMpiType,       // SLURM_MPI_TYPE: how srun starts MPI programs; "none" when it does not
-  kSlurmStepNumTasks,  // SLURM_STEP_NUM_TASKS: ranks of an srun step
+  kPmixRank,           // PMIX_RANK: set by mpirun and by srun --mpi=pmix
+  kPmiRank,            // PMI_RANK: set by srun --mpi=pmi2
   kOmpiYieldWhenIdle,  // OMPI_MCA_mpi_yield_when_idle: set before MPI starts, unless the user did
 };
 std::string_view env_name(EnvVar variable);

@@ -1,12 +1,13 @@
 #include "comm/base/futex.h"
 
 #include <linux/futex.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <climits>
 #include <ctime>
+
+#include "comm/base/affinity.h"
 
 namespace chorale {
 namespace {
@@ -29,13 +30,6 @@ void futex_wait(const std::atomic<uint32_t>& word, uint32_t expected, Deadline d
 }
 
 void futex_wake_all(std::atomic<uint32_t>& word) { futex(word, FUTEX_WAKE, INT_MAX, nullptr); }
-
-int available_cores() {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
-  return std::max(1, CPU_COUNT(&cores));
-}
 
 std::chrono::nanoseconds spin_time(int num_busy_threads) {
   return num_busy_threads > available_cores() ? std::chrono::nanoseconds(0) : std::chrono::microseconds(20);

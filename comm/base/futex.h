@@ -23,9 +23,6 @@ inline void cpu_relax() {
 #endif
 }
 
-/// Cores that this process may run on (its affinity), at least 1.
-int available_cores();
-
 /// How long to spin before the futex: 20 us, or nothing when `num_busy_threads` on this host exceed the cores, because the spinning
 /// thread would then keep the one it waits for off its core.
 std::chrono::nanoseconds spin_time(int num_busy_threads);
