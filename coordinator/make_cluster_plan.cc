@@ -1,0 +1,155 @@
+#include "coordinator/make_cluster_plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "comm/base/error.h"
+#include "comm/base/version.h"
+#include "parallel/host_facts.h"
+
+namespace chorale::coordinator {
+namespace {
+
+using parallel::ClusterPlan;
+using parallel::Isa;
+using parallel::kBlockTokens;
+using parallel::WorkerHello;
+
+constexpr double kMiB = 1024.0 * 1024.0;
+constexpr uint64_t kShareOfFreeMemory = 4;  // KV cache takes a quarter by default
+constexpr int kSpinUs = 20;
+
+int64_t blocks_for(int64_t num_tokens) { return (num_tokens + kBlockTokens - 1) / kBlockTokens; }
+
+void check_request(const ClusterRequest& request, const parallel::ModelConfig& config) {
+  const auto at_least_one = [](std::string_view flag, int64_t value) {
+    if (value < 1) fail(ErrorCode::kInvalidArgument, "{} {}: expected at least 1", flag, value);
+  };
+  at_least_one("--max-num-seqs", request.max_num_seqs);
+  at_least_one("--max-num-batched-tokens", request.max_num_batched_tokens);
+  if (request.num_kv_blocks < 0)
+    fail(ErrorCode::kInvalidArgument, "--num-kv-blocks {}: expected at least 1", request.num_kv_blocks);
+  if (request.threads < 0 || request.threads > 1024)
+    fail(ErrorCode::kInvalidArgument, "--threads {}: expected 1 to 1024, or 0 to choose", request.threads);
+  if (request.max_model_len < 0 || request.max_model_len > config.max_positions)
+    fail(ErrorCode::kInvalidArgument, "--max-model-len {}: the model has {} positions", request.max_model_len,
+         config.max_positions);
+  if (request.dtype && *request.dtype != DType::kF32 && *request.dtype != DType::kBF16)
+    fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16", to_string(*request.dtype));
+}
+
+/// The strongest instruction set that every rank has; a weaker one when asked for.
+Isa common_isa(const ClusterRequest& request, const std::vector<WorkerHello>& hellos, DType compute) {
+  Isa common = Isa::kAvx512Bf16;
+  for (const WorkerHello& hello : hellos)
+    common = std::min(common, compute == DType::kBF16 ? hello.best_isa_bf16 : hello.best_isa_f32);
+  if (!request.isa) return common;
+  const bool needs_bf16 = *request.isa == Isa::kAvx512Bf16 && compute != DType::kBF16;
+  if (*request.isa > common || needs_bf16)
+    fail(ErrorCode::kInvalidArgument, "--isa {}: the strongest that all ranks have for {} is {}",
+         parallel::to_string(*request.isa), to_string(compute), parallel::to_string(common));
+  return *request.isa;
+}
+
+/// Smallest count over ranks of blocks that fit its room.
+int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
+  int64_t blocks = std::numeric_limits<int64_t>::max();
+  for (const WorkerHello& hello : hellos) {
+    const uint64_t block_bytes = kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
+    const uint64_t room = request.kv_cache_memory_bytes != 0
+                              ? request.kv_cache_memory_bytes
+                              : hello.free_memory_bytes / kShareOfFreeMemory / static_cast<uint64_t>(hello.ranks_on_host);
+    if (block_bytes > 0) blocks = std::min(blocks, static_cast<int64_t>(room / block_bytes));
+  }
+  return blocks;
+}
+
+/// Weights and KV of all ranks of a host against its free memory.
+void check_memory(const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
+  std::map<std::string, std::pair<uint64_t, uint64_t>> need_and_free;
+  for (const WorkerHello& hello : hellos) {
+    auto& [need, free] = need_and_free[hello.host];
+    need += weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident;
+    need += static_cast<uint64_t>(plan.num_kv_blocks) *
+            kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
+    free = std::max(free, hello.free_memory_bytes);
+  }
+  for (const auto& [host, bytes] : need_and_free) {
+    const auto& [need, free] = bytes;
+    if (need > free)
+      fail(ErrorCode::kResourceExhausted,
+           "host {} has {:.0f} MiB free, but weights and KV cache of its ranks need {:.0f} MiB: {:.0f} MiB too little; use more hosts, "
+           "--dtype bf16, or fewer --num-kv-blocks",
+           host, static_cast<double>(free) / kMiB, static_cast<double>(need) / kMiB, static_cast<double>(need - free) / kMiB);
+  }
+}
+
+void check_builds(const std::vector<WorkerHello>& hellos) {
+  for (const WorkerHello& hello : hellos)
+    if (hello.build_id != hellos.front().build_id)
+      fail(ErrorCode::kInvalidArgument, "rank {} on {} runs build {}, rank 0 runs {}: one answer needs one build", hello.rank,
+           hello.host, hello.build_id, hellos.front().build_id);
+}
+
+int threads_of(const ClusterRequest& request, const std::vector<WorkerHello>& hellos) {
+  if (request.threads > 0) return request.threads;
+  int threads = std::numeric_limits<int>::max();
+  for (const WorkerHello& hello : hellos) threads = std::min(threads, std::max(1, hello.num_cores / hello.ranks_on_host));
+  return threads;
+}
+
+}  // namespace
+
+ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
+                              const std::vector<WorkerHello>& hellos, uint64_t epoch) {
+  CHECK(!hellos.empty());
+  check_request(request, config);
+  check_builds(hellos);
+  ClusterPlan plan;
+  plan.epoch = epoch;
+  plan.model_path = request.model_path;
+  plan.config = config;
+  plan.layout = make_layout(config, request.layout);
+  CHECK_EQ(hellos.size(), static_cast<size_t>(plan.layout.num_ranks()));
+  const DType automatic = config.stored_dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+  plan.numerics.compute = request.dtype.value_or(automatic);
+  plan.numerics.cache = plan.numerics.compute;
+  plan.numerics.isa = common_isa(request, hellos, plan.numerics.compute);
+  plan.numerics.attention_leaves = num_attention_leaves(config);
+  plan.numerics.mlp_leaves = num_mlp_leaves(config);
+  plan.numerics.build_id = hellos.front().build_id;
+  plan.max_model_len = request.max_model_len > 0 ? request.max_model_len : config.max_positions;
+  plan.max_num_seqs = request.max_num_seqs;
+  plan.max_num_batched_tokens = request.max_num_batched_tokens;
+  plan.threads = threads_of(request, hellos);
+  plan.spin_us = kSpinUs;
+  for (const WorkerHello& hello : hellos)
+    if (hello.ranks_on_host * plan.threads > hello.num_cores) plan.spin_us = 0;
+  plan.num_kv_blocks = request.num_kv_blocks > 0 ? request.num_kv_blocks
+                                                 : std::min(affordable_blocks(request, plan, hellos),
+                                                            request.max_num_seqs * blocks_for(plan.max_model_len));
+  plan.validate();
+  check_memory(plan, hellos);
+  return plan;
+}
+
+WorkerHello invented_hello(int rank, int num_ranks) {
+  const parallel::HostFacts facts = parallel::read_host_facts();
+  WorkerHello hello;
+  hello.rank = rank;
+  hello.num_ranks = num_ranks;
+  hello.host = facts.host_name;
+  hello.ranks_on_host = num_ranks;
+  hello.num_cores = facts.num_cores;
+  hello.free_memory_bytes = facts.free_memory_bytes;
+  hello.best_isa_f32 = parallel::best_isa(DType::kF32);
+  hello.best_isa_bf16 = parallel::best_isa(DType::kBF16);
+  hello.cpu_model = parallel::cpu_model_name();
+  hello.build_id = kBuildId;
+  return hello;
+}
+
+}  // namespace chorale::coordinator

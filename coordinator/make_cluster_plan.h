@@ -1,0 +1,43 @@
+// Decides a world: from what the user asked for and what each worker says of itself, who holds what, how many KV blocks, in which
+// numerics class. Pure but for reading the checkpoint's configuration; `chorale plan` calls it without any worker.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/base/dtype.h"
+#include "parallel/cluster_plan.h"
+#include "parallel/layout.h"
+#include "parallel/numerics.h"
+
+namespace chorale::coordinator {
+
+/// What the user asked for. Zero and empty mean "choose".
+struct ClusterRequest {
+  std::string model_path;
+  std::optional<DType> dtype;  // of GEMM inputs and cache; none: f32 for F32 checkpoints, else bf16
+  parallel::LayoutRequest layout;
+  int64_t max_model_len = 0;         // tokens; 0: the model's positions
+  int max_num_seqs = 64;             // sequences that hold KV blocks at a time
+  int max_num_batched_tokens = 512;  // rows of one step; more: faster prefill, slower first tokens of others
+  uint64_t kv_cache_memory_bytes = 0;  // of each rank; 0: see make_cluster_plan
+  int64_t num_kv_blocks = 0;           // overrides kv_cache_memory_bytes
+  int threads = 0;                     // of each rank; 0: max(1, cores / ranks on the host)
+  std::optional<parallel::Isa> isa;    // at most this instruction set
+  std::string control_host;            // address of the control link
+  int control_port = 0;
+};
+
+/// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a rank's room is
+/// kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks; never more than max_num_seqs sequences of
+/// max_model_len need.
+/// Throws Error: kInvalidArgument (layout, lengths, builds that differ), kResourceExhausted (memory; says by how much).
+parallel::ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
+                                        const std::vector<parallel::WorkerHello>& hellos, uint64_t epoch);
+
+/// What a worker on this machine would say, were it rank `rank` of `num_ranks` that all run here.
+parallel::WorkerHello invented_hello(int rank, int num_ranks);
+
+}  // namespace chorale::coordinator
