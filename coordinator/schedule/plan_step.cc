@@ -30,7 +30,7 @@ struct Scheduler::Draft {
   uint64_t num_preemptions_before = 0;
 };
 
-std::optional<ScheduledStep> Scheduler::schedule(uint32_t deadline_ms) {
+std::optional<ScheduledStep> Scheduler::schedule() {
   if (num_steps_in_flight() >= limits_.max_steps_in_flight) return std::nullopt;
   Draft draft;
   draft.plan.step = next_step_;
@@ -60,7 +60,6 @@ std::optional<ScheduledStep> Scheduler::schedule(uint32_t deadline_ms) {
   if (draft.plan.chunks.empty()) return std::nullopt;
 
   draft.plan.epoch = limits_.epoch;
-  draft.plan.deadline_ms = deadline_ms;
   draft.plan.ends = std::exchange(ends_, {});
   ++next_step_;
   in_flight_.push_back({draft.plan.step, std::move(draft.chunks)});
@@ -133,11 +132,11 @@ void Scheduler::plan_prefill(Draft& draft) {
 }
 
 bool Scheduler::is_held(const SequenceState& sequence) const {
-  if (!sequence.leader || limits_.prefix_caching == PrefixCaching::kOff || sequence.prompt_len <= kBlockTokens ||
-      sequence.prompt_logprobs == parallel::PromptLogprobs::kYes)
-    return false;
-  const auto leader = sequences_.find(*sequence.leader);
-  return leader != sequences_.end() && !leader->second.prompt_computed;
+  const auto leader = sequence.leader ? sequences_.find(*sequence.leader) : sequences_.end();
+  if (leader == sequences_.end() || leader->second.prompt_computed) return false;
+  // Log-probabilities of the prompt come from the leader, and before any token.
+  if (leader->second.prompt_logprobs == parallel::PromptLogprobs::kYes) return true;
+  return limits_.prefix_caching == PrefixCaching::kOn && sequence.prompt_len > kBlockTokens;
 }
 
 bool Scheduler::may_admit(const SequenceState& sequence) const {

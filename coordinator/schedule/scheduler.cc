@@ -18,19 +18,19 @@ Scheduler::Scheduler(const SchedulerLimits& limits) : limits_(limits), pool_(lim
   CHECK_GT(limits.max_steps_in_flight, 0);
 }
 
-std::optional<Failure> Scheduler::refusal(int64_t prompt_len, int64_t max_new_tokens) const {
+std::optional<Failure> refusal(const SchedulerLimits& limits, int64_t prompt_len, int64_t max_new_tokens) {
   const int64_t total = prompt_len + max_new_tokens;
-  if (total > limits_.max_model_len)
+  if (total > limits.max_model_len)
     return Failure{ErrorCode::kInvalidArgument,
                    fmt::format("the prompt has {} tokens and max_tokens is {}: {} together, but the model's context holds {}; "
                                "shorten the prompt or lower max_tokens",
-                               prompt_len, max_new_tokens, total, limits_.max_model_len),
+                               prompt_len, max_new_tokens, total, limits.max_model_len),
                    "max_tokens"};
   const int64_t num_blocks = (total + kBlockTokens - 1) / kBlockTokens;
-  if (num_blocks > pool_.num_blocks())
+  if (num_blocks > limits.num_kv_blocks)
     return Failure{ErrorCode::kInvalidArgument,
                    fmt::format("{} tokens (prompt {}, max_tokens {}) need {} KV blocks, but the cluster has {} ({} tokens)", total,
-                               prompt_len, max_new_tokens, num_blocks, pool_.num_blocks(), pool_.num_blocks() * kBlockTokens),
+                               prompt_len, max_new_tokens, num_blocks, limits.num_kv_blocks, limits.num_kv_blocks * kBlockTokens),
                    "max_tokens"};
   return std::nullopt;
 }
@@ -38,7 +38,7 @@ std::optional<Failure> Scheduler::refusal(int64_t prompt_len, int64_t max_new_to
 void Scheduler::add(NewSequence sequence) {
   CHECK(!sequence.prompt.empty());
   const auto prompt_len = static_cast<int32_t>(sequence.prompt.size());
-  CHECK(!refusal(prompt_len, sequence.max_new_tokens));
+  CHECK(!refusal(limits_, prompt_len, sequence.max_new_tokens));
   const auto [entry, inserted] = sequences_.try_emplace(sequence.id);
   CHECK(inserted);
   SequenceState& state = entry->second;
@@ -121,12 +121,11 @@ CompletedStep Scheduler::complete(const parallel::StepResult& result) {
   return completed;
 }
 
-parallel::StepPlan Scheduler::probe(uint32_t deadline_ms) {
+parallel::StepPlan Scheduler::probe() {
   CHECK(in_flight_.empty());
   parallel::StepPlan plan;
   plan.epoch = limits_.epoch;
   plan.step = next_step_++;
-  plan.deadline_ms = deadline_ms;
   plan.ends = std::exchange(ends_, {});
   in_flight_.push_back({plan.step, {}});
   return plan;
@@ -145,7 +144,7 @@ std::vector<uint64_t> Scheduler::requeue_all(const SchedulerLimits& limits) {
     sequence.num_chunks_in_flight = 0;
     sequence.last_step = 0;
     sequence.last_sample_step = 0;
-    if (refusal(sequence.prompt_len, sequence.max_len - sequence.prompt_len)) misfits.push_back(id);
+    if (refusal(limits_, sequence.prompt_len, sequence.max_len - sequence.prompt_len)) misfits.push_back(id);
   }
   std::ranges::sort(misfits);
   for (uint64_t id : misfits) remove(id);

@@ -31,6 +31,9 @@ struct SchedulerLimits {
   PrefixCaching prefix_caching = PrefixCaching::kOn;
 };
 
+/// Why a sequence of that size could never run under these limits; nullopt if it can.
+std::optional<Failure> refusal(const SchedulerLimits& limits, int64_t prompt_len, int64_t max_new_tokens);
+
 /// A sequence that entered the world with this step.
 struct Admission {
   uint64_t sequence_id = 0;
@@ -60,8 +63,6 @@ class Scheduler {
  public:
   explicit Scheduler(const SchedulerLimits& limits);
 
-  /// Why a sequence of that size could never run; nullopt if it can.
-  std::optional<Failure> refusal(int64_t prompt_len, int64_t max_new_tokens) const;
   /// Queues it. REQUIRES: a new id above all earlier ones, a prompt, no refusal.
   void add(NewSequence sequence);
   /// Forgets it: its blocks are free at once, the world hears of it with the next step, tokens in flight become surplus. Unknown ids are
@@ -70,10 +71,11 @@ class Scheduler {
   /// A paused sequence is given no further tokens, and is the first to lose its blocks when others need them.
   void set_paused(uint64_t id, Pause pause);
 
-  /// The next step, or nullopt: nothing can be computed now, or max_steps_in_flight steps are in flight.
-  std::optional<ScheduledStep> schedule(uint32_t deadline_ms);
+  /// The next step, or nullopt: nothing can be computed now, or max_steps_in_flight steps are in flight. Its deadline is the caller's to
+  /// set: times are not known here.
+  std::optional<ScheduledStep> schedule();
   /// A step without chunks: the world shows that it lives. Carries the ends. REQUIRES: num_steps_in_flight() == 0.
-  parallel::StepPlan probe(uint32_t deadline_ms);
+  parallel::StepPlan probe();
   /// Takes the answer of the oldest step in flight. Throws Error{kCorrupt} when it answers another step or other sequences.
   CompletedStep complete(const parallel::StepResult& result);
   /// Every sequence is back in the queue with the tokens it has, nothing is in flight and no block is known: a new world starts empty.

@@ -42,7 +42,7 @@ class Bench {
     scheduler.add(work.sequence);
   }
   bool plan() {
-    auto step = scheduler.schedule(30000);
+    auto step = scheduler.schedule();
     if (!step) return false;
     const SchedulerLimits& limits = scheduler.limits();
     parallel::validate(step->plan, limits.num_kv_blocks, limits.max_model_len, limits.max_num_batched_tokens);
@@ -286,12 +286,11 @@ TEST(Scheduler, APausedSequenceWaitsAndGivesItsPlaceAway) {
 TEST(Scheduler, RefusesWhatCanNeverFitAndSaysBothNumbers) {
   SchedulerLimits limits = small_limits();
   limits.num_kv_blocks = 4;
-  const Scheduler scheduler(limits);
-  EXPECT_FALSE(scheduler.refusal(32, 32));
-  const auto blocks = scheduler.refusal(33, 32);
+  EXPECT_FALSE(refusal(limits, 32, 32));
+  const auto blocks = refusal(limits, 33, 32);
   ASSERT_TRUE(blocks);
   EXPECT_NE(blocks->message.find("need 5 KV blocks, but the cluster has 4"), std::string::npos) << blocks->message;
-  const auto length = scheduler.refusal(200, 57);
+  const auto length = refusal(limits, 200, 57);
   ASSERT_TRUE(length);
   EXPECT_NE(length->message.find("257"), std::string::npos);
   EXPECT_NE(length->message.find("256"), std::string::npos);
@@ -313,7 +312,7 @@ TEST(Scheduler, AnEmptyStepAsksAnIdleWorldAndCarriesTheEnds) {
   Bench bench(small_limits());
   bench.add(make_work(1, 4, 1));
   bench.run();
-  const parallel::StepPlan probe = bench.scheduler.probe(1000);
+  const parallel::StepPlan probe = bench.scheduler.probe();
   EXPECT_EQ(probe.ends, (std::vector<uint64_t>{1}));
   EXPECT_TRUE(probe.chunks.empty());
   parallel::StepResult result;
@@ -382,7 +381,7 @@ class RandomLife {
       work.sequence.priority = pick(0, 2);
       work.stop_below = chance(3) ? 50 : 0;
       if (chance(10)) work.sequence.prompt_logprobs = parallel::PromptLogprobs::kYes;
-      if (bench_.scheduler.refusal(prompt_len, max_new)) return 1;
+      if (refusal(bench_.scheduler.limits(), prompt_len, max_new)) return 1;
       bench_.add(work);
     }
     return 1;
