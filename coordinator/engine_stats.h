@@ -54,8 +54,7 @@ struct EngineStats {
   uint64_t rejected_queue_full = 0;
   uint64_t num_steps = 0;
   uint64_t num_surplus_tokens = 0;      // sampled after their sequence had ended
-  double world_seconds = 0;             // wall time with at least one step in flight
-  double step_seconds = 0;              // sum over steps of the time from submission (or the step before it) to the result
+  double step_seconds = 0;              // wall time with a step in flight: from sending (or the result before) to the result
   double coordinator_seconds = 0;       // engine thread at work, not waiting
   double starved_seconds = 0;           // wall time with sequences to run and no step in flight
   std::vector<StageStats> stages;       // [pp]
