@@ -1,5 +1,6 @@
 // A program for mpirun: runs the collectives of tests/support/comm_cases.h on every backend that fits and compares the checksums across
-// backends and ranks; with an argument, one of the cases in which a world is lost. Exit code 0, or 1 with one line; lost worlds exit 3.
+// backends and ranks; with an argument, one of the cases in which a world is lost, or `bench`, which prints a table for
+// docs/results/comm.md. Exit code 0, or 1 with one line; lost worlds exit 3.
 #include <signal.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "comm/base/log.h"
 #include "comm/base/registry.h"
 #include "comm/base/watchdog.h"
+#include "comm/bench_comm.h"
 #include "comm/world.h"
 #include "tests/support/comm_cases.h"
 
@@ -139,6 +141,16 @@ void run_all(const MpiSession& session) {
   fail_test("the split ended without the last rank");
 }
 
+void bench(const MpiSession& session, WorldOptions options) {
+  for (const char* backend : {"shared_memory", "mpi"}) {
+    options.backend = backend;
+    const auto world = make_world(session, options);
+    const auto rows = measure_communicator(*world, {});
+    if (session.rank() == 0) fmt::print("{}", to_table(rows));
+  }
+  if (session.rank() == 0) fmt::print("{}", to_table({measure_control_link(200, 2000), measure_control_link(4000, 2000)}));
+}
+
 }  // namespace
 }  // namespace chorale::comm
 
@@ -153,6 +165,10 @@ int main(int argc, char** argv) {
     if (what == "kill") lose_a_peer(*session, options);
     if (what == "deadline") miss_a_deadline(*session, options);
     if (what == "split") hang_in_split(*session, options);
+    if (what == "bench") {
+      bench(*session, options);
+      return 0;
+    }
     run_all(*session);
     if (session->rank() == 0) fmt::print("ok: {} ranks\n", session->size());
   } catch (const std::exception& error) {
