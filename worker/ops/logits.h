@@ -10,7 +10,8 @@
 
 namespace chorale::worker {
 
-constexpr int64_t kVocabChunk = parallel::kVocabChunk;  // 1024: ids whose (max, sum) are one term; lm_head splits at multiples of it
+constexpr int64_t kVocabChunk =
+    parallel::kVocabChunk;  // 1024: ids whose (max, sum) are one term; lm_head splits at multiples of it
 
 /// sum of exp(logit - max) over a range of ids, in 16 virtual lanes.
 struct SoftmaxStats {

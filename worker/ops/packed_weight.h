@@ -16,7 +16,8 @@ constexpr int64_t kLaneWidth = 16;    // the last panel is as wide as the remain
 
 /// W [n, k] of y = x W^T, cut along k in leaves (N2). Layout, panel after panel (width w = 128, less in the last one):
 ///   f32:  [k][w]
-///   bf16: [padded k / 2][w][2]   pairs (k + 1, k), the lower k in the upper half of its 32 bits: vdpbf16ps adds the upper product first,
+///   bf16: [padded k / 2][w][2]   pairs (k + 1, k), the lower k in the upper half of its 32 bits: vdpbf16ps adds the
+///   upper product first,
 ///                                so the chain ascends; every leaf is padded with zeros to an even length
 /// Columns past n are zero.
 struct PackedWeight {

@@ -108,16 +108,16 @@ void run_chunk(const Problem& p, const Columns& c, const RowBlock& block, int64_
       call.resume = resume;
       call.num_merges = merges;
       call.merge_stride = block.level_stride;
-      if (one_tile) {  // columns in order are the stream itself
-        call.prefetch = call.w + ((1 << log2) == c.end - c.begin ? kNearBytes : steps * c.step_bytes);
+      const int lines = 1 << log2;  // a call of this width reads that many cache lines a step
+      if (one_tile && lines == c.end - c.begin) {
+        call.prefetch = call.w + kNearBytes;
         call.prefetch_step = c.step_bytes;
-        call.prefetch_lines = 2;
+        call.prefetch_lines = lines;
       } else {
-        const bool any = ahead < ahead_end;
         call.prefetch = ahead;
-        call.prefetch_step = kLineBytes;
-        call.prefetch_lines = any ? 1 : 0;
-        ahead += steps * kLineBytes;
+        call.prefetch_lines = ahead >= ahead_end ? 0 : one_tile ? lines : 1;
+        call.prefetch_step = kLineBytes * call.prefetch_lines;
+        ahead += steps * call.prefetch_step;
       }
       p.tiles.tile[rows][log2](call);
       v += 1 << log2;

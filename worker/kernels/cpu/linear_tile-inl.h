@@ -60,7 +60,7 @@ void tile(const panels::TileCall& c) {
     if (c.prefetch_lines == 1) {
       _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
     } else if (c.prefetch_lines > 1) {
-      for (int v = 0; v < V; ++v) _mm_prefetch(reinterpret_cast<const char*>(ahead + 64 * v), _MM_HINT_T0);
+      for (int v = 0; v < V; ++v) _mm_prefetch(reinterpret_cast<const char*>(ahead + 64 * v), _MM_HINT_T1);
     }
     ahead += c.prefetch_step;
     Weights::template step<R, V>(w, x, acc);

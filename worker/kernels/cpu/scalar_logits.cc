@@ -2,10 +2,10 @@
 // twice: max, then sum of exponentials; missing ids count as -inf and +0.
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "worker/kernels/cpu/scalar_support.h"
+#include "worker/kernels/cpu/top_k_rows.h"
 #include "worker/ops/kernel.h"
 #include "worker/ops/logits.h"
 #include "worker/ops/math.h"
@@ -35,28 +35,12 @@ void stats_launch(OpContext& ctx, const LogitStatsArgs& args) {
   });
 }
 
-/// Keeps the best k in a heap whose front is the worst of them: one pass, whatever k is.
-void top_k_launch(OpContext& ctx, const TopKArgs& args) {
-  ctx.pool.parallel_for(args.logits.rows, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      const float* logits = args.logits.row<float>(row);
-      const auto value = [logits](int32_t id) { return logits[id] == logits[id] ? logits[id] : kMinusInf; };
-      const auto better = [&](int32_t a, int32_t b) { return value(a) > value(b) || (value(a) == value(b) && a < b); };
-      int32_t* best = args.ids + row * args.k;
-      for (int64_t i = 0; i < args.k; ++i) best[i] = static_cast<int32_t>(i);
-      std::make_heap(best, best + args.k, better);
-      for (auto id = static_cast<int32_t>(args.k); id < args.logits.cols; ++id) {
-        if (!(logits[id] > value(best[0]))) continue;  // on a tie the lower id, seen before, stays
-        std::pop_heap(best, best + args.k, better);
-        best[args.k - 1] = id;
-        std::push_heap(best, best + args.k, better);
-      }
-      std::sort_heap(best, best + args.k, better);
-      if (args.values != nullptr)
-        for (int64_t i = 0; i < args.k; ++i) args.values[row * args.k + i] = logits[best[i]];
-    }
-  });
+int64_t find_greater(const float* x, int64_t begin, int64_t n, float threshold) {
+  while (begin < n && !(x[begin] > threshold)) ++begin;
+  return begin;
 }
+
+void top_k_launch(OpContext& ctx, const TopKArgs& args) { top_k_rows(ctx, args, find_greater); }
 
 const KernelTable<LogitStatsArgs>::Add kAddStats({"logit_stats_scalar", DeviceKind::kCpu, parallel::Isa::kScalar, 0,
                                                   supports_all, stats_launch});

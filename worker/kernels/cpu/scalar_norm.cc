@@ -26,13 +26,13 @@ void rms_norm_launch(OpContext& ctx, const RmsNormArgs& args) {
 }
 
 void layer_norm_launch(OpContext& ctx, const LayerNormArgs& args) {
-  const int64_t dim = args.x.cols;
+  const int64_t dim = args.x.cols, padded = (dim + kLanes - 1) / kLanes * kLanes;
   const auto n = static_cast<float>(dim);
   ctx.pool.parallel_for(args.x.rows, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const float* x = args.x.row<float>(row);
       float lane[kLanes] = {};
-      for (int64_t i = 0; i < dim; ++i) lane[i % kLanes] = lane[i % kLanes] + x[i];
+      for (int64_t i = 0; i < padded; ++i) lane[i % kLanes] = lane[i % kLanes] + (i < dim ? x[i] : 0.0f);
       const float mean = fold_sum(lane) / n;
       float square[kLanes] = {};
       for (int64_t i = 0; i < dim; ++i) square[i % kLanes] = std::fma(x[i] - mean, x[i] - mean, square[i % kLanes]);

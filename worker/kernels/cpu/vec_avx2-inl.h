@@ -122,3 +122,8 @@ VEC_INLINE float fold_max(Vec x) {
   const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
+
+VEC_INLINE bool any_less(Vec a, Vec b) {
+  const __m256 either = _mm256_or_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ));
+  return _mm256_movemask_ps(either) != 0;
+}

@@ -2,7 +2,8 @@
 // after all other includes; vec_avx2-inl.h offers the same names with the same arithmetic. Kernels are written once
 // over these names.
 
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own header, in _mm512_undefined_ps
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // both in GCC 12's own header, in _mm512_undefined_ps
 
 using Index = int64_t;
 #define VEC_INLINE inline __attribute__((always_inline))
@@ -84,3 +85,5 @@ VEC_INLINE float fold_max(Vec x) {
   const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
+
+VEC_INLINE bool any_less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) != 0; }
