@@ -26,14 +26,15 @@ using parallel::WeightSpec;
 constexpr int64_t kRowsPerTask = 128;  // one panel: tasks pack disjoint panels where fused parts start on one
 
 // The member whose matrix (or vector) holds this one's rows too.
-Member home_of(Member member) {
+Member home_of(const ModelConfig& config, Member member) {
+  const bool is_gated = config.mlp == parallel::MlpKind::kGated;
   switch (member) {
     case Member::kWk:
     case Member::kWv: return Member::kWq;
     case Member::kWkBias:
     case Member::kWvBias: return Member::kWqBias;
-    case Member::kWUp: return Member::kWGate;
-    case Member::kWUpBias: return Member::kWGateBias;
+    case Member::kWUp: return is_gated ? Member::kWGate : member;
+    case Member::kWUpBias: return is_gated ? Member::kWGateBias : member;
     default: return member;
   }
 }
@@ -99,7 +100,7 @@ class WeightLoader {
     const StoredTensor* tensor = find(spec, layer);
     if (tensor == nullptr) return;
     const auto slice = parallel::slice_of(request_.config, request_.layout, spec.member, spec.shard, tp_index_);
-    groups_[{home_of(spec.member), layer}].push_back({tensor, spec, slice.rows, slice.columns});
+    groups_[{home_of(request_.config, spec.member), layer}].push_back({tensor, spec, slice.rows, slice.columns});
   }
 
   void make(const StageWeights::Key& key, std::vector<Part>& parts) {
