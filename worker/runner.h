@@ -1,0 +1,82 @@
+// StageRunner: executes step plans for one rank. Receives activations (or embeds tokens), runs the stage's layers,
+// sends activations on (or computes logits and samples). It decides nothing: every choice is in the plan. The control
+// loop drives it; tests drive it directly.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "parallel/cluster_plan.h"
+#include "parallel/step_plan.h"
+#include "worker/kv/kv_cache.h"
+#include "worker/models/model.h"
+#include "worker/sampled_tokens.h"
+#include "worker/sampler.h"
+#include "worker/sequence_table.h"
+#include "worker/thread_pool.h"
+#include "worker/weights/stage_weights.h"
+
+namespace chorale::worker {
+
+/// What a step leaves for the coordinator.
+struct StepOutcome {
+  std::optional<parallel::StepResult> result;   // from the last stage's leader
+  std::optional<parallel::StageReport> report;  // from each stage's leader
+};
+
+/// The ranks of `rank`'s stage, ascending: the group that a runner needs.
+std::vector<int> group_members(const parallel::Layout& layout, int rank);
+
+/// Thread: the rank's compute thread; all ranks of the world run the same plans in the same order.
+class StageRunner {
+ public:
+  /// `world` and `group` (the stage's ranks) and `pool` must outlive it; `weights` are this rank's. Allocates the KV
+  /// cache. Throws Error{kResourceExhausted}.
+  StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world, comm::Communicator& group,
+              StageWeights weights, ThreadPool& pool);
+
+  /// Throws Error{kInvalidArgument} for a plan that breaks the protocol, Error{kPeerLost | kDeadlineExceeded} from the
+  /// other ranks; after either the world cannot go on.
+  StepOutcome run(const parallel::StepPlan& plan);
+
+  uint64_t kv_bytes() const;
+  const StageWeights& weights() const { return weights_; }
+
+  /// Tests: called with every row of logits that the leader of the last stage sees, before sampling.
+  using LogitsObserver = std::function<void(uint64_t sequence_id, int32_t position, std::span<const float> logits)>;
+  void set_logits_observer(LogitsObserver observer) { observe_logits_ = std::move(observer); }
+
+ private:
+  struct HeadRow;  // a hidden row that needs logits, and what for
+  bool is_leader() const { return rank_ == plan_.layout.rank_of(plan_.layout.stage_of(rank_), 0); }
+  bool is_sampler() const { return is_leader() && plan_.layout.is_last_stage(rank_); }
+
+  void enter_hidden(const parallel::StepPlan& plan, Step& step, MatrixView hidden);
+  void leave_hidden(Step& step, MatrixView hidden);
+  void start_samplers(const parallel::StepPlan& plan);
+  std::vector<HeadRow> head_rows(const parallel::StepPlan& plan, const Batch& batch) const;
+  void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, parallel::StepResult& result);
+  MatrixView slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows);
+  void answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, parallel::StepResult& result);
+
+  const parallel::ClusterPlan plan_;
+  const int rank_;
+  comm::Communicator& world_;
+  comm::Communicator& group_;
+  StageWeights weights_;
+  Workspace scratch_;
+  OpContext op_;
+  KvCache kv_;
+  std::unique_ptr<Model> model_;
+  SequenceTable sequences_;
+  SampledTokens sampled_;
+  std::unordered_map<uint64_t, SequenceSampler> samplers_;  // last stage's leader only
+  std::vector<SamplerScratch> sampler_scratch_;             // [num_threads]
+  LogitsObserver observe_logits_;
+};
+
+}  // namespace chorale::worker

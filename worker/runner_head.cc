@@ -1,0 +1,147 @@
+// The last stage's part of StageRunner: logits of the rows that need them, in slabs, collected on the leader, which
+// answers.
+#include <algorithm>
+
+#include "comm/base/error.h"
+#include "worker/layers/linear.h"
+#include "worker/ops/embedding.h"
+#include "worker/ops/logits.h"
+#include "worker/runner.h"
+
+namespace chorale::worker {
+namespace {
+using parallel::Sample;
+using parallel::SampledToken;
+using parallel::SequenceChunk;
+using parallel::StepPlan;
+using parallel::StepResult;
+
+// Rows of logits that stand in memory at once: prompt log-probabilities of a long prompt would need gigabytes
+// otherwise.
+constexpr int64_t kSlabRows = 32;
+
+}  // namespace
+
+struct StageRunner::HeadRow {
+  int32_t hidden_row = 0;
+  uint64_t sequence_id = 0;
+  int32_t position = 0;  // of the token that these logits predict
+  Sample sample = Sample::kNo;
+  parallel::PromptLogprobs prompt = parallel::PromptLogprobs::kNo;
+};
+
+std::vector<StageRunner::HeadRow> StageRunner::head_rows(const StepPlan& plan, const Batch& batch) const {
+  std::vector<HeadRow> rows;
+  for (size_t i = 0; i < plan.chunks.size(); ++i) {
+    const SequenceChunk& chunk = plan.chunks[i];
+    for (int32_t t = 0; t < chunk.num_tokens; ++t) {
+      const bool is_sampled = chunk.sample == Sample::kYes && t == chunk.num_tokens - 1;
+      if (!is_sampled && chunk.prompt_logprobs == parallel::PromptLogprobs::kNo) continue;
+      rows.push_back({.hidden_row = batch.query_start[i] + t,
+                      .sequence_id = chunk.sequence_id,
+                      .position = chunk.first_position + t + 1,
+                      .sample = is_sampled ? Sample::kYes : Sample::kNo,
+                      .prompt = chunk.prompt_logprobs});
+    }
+  }
+  return rows;
+}
+
+void StageRunner::run_head(const StepPlan& plan, Step& step, MatrixView hidden, StepResult& result) {
+  const std::vector<HeadRow> rows = head_rows(plan, step.batch);
+  const std::span<const HeadRow> all(rows);
+  for (size_t begin = 0; begin < rows.size(); begin += kSlabRows) {
+    const auto slab = all.subspan(begin, std::min<size_t>(kSlabRows, rows.size() - begin));
+    const Workspace::Scope scope(scratch_);
+    const MatrixView logits = slab_logits(step, hidden, slab);
+    if (is_sampler()) answer_slab(step, slab, logits, result);
+  }
+  if (!is_sampler()) return;
+  std::vector<int32_t> ids;
+  for (const SampledToken& token : result.sampled) ids.push_back(token.token.token_id);
+  const Stopwatch watch(step.times.comm);
+  sampled_.publish(plan, ids, sequences_, step.deadline);
+}
+
+// [rows, vocab_size] on the leader, this rank's slice elsewhere.
+MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows) {
+  const auto num_rows = static_cast<int64_t>(rows.size());
+  const MatrixView picked = take_matrix(op_, DType::kF32, num_rows, hidden.cols);
+  std::vector<int32_t> row_ids;
+  for (const HeadRow& row : rows) row_ids.push_back(row.hidden_row);
+  embedding(op_, {.ids = row_ids.data(), .table = hidden, .out = picked});
+
+  const auto& slices = plan_.layout.vocab_rows;
+  const parallel::Range own = slices[plan_.layout.tp_index_of(rank_)];
+  if (!is_leader()) {
+    const MatrixView part = take_matrix(op_, DType::kF32, num_rows, own.size());
+    model_->logits(step, picked, part);
+    const Stopwatch watch(step.times.comm);
+    if (own.size() > 0)
+      group_.send(
+          {static_cast<const std::byte*>(part.data), static_cast<size_t>(num_rows * own.size()) * sizeof(float)}, 0,
+          kLogitsTag, step.deadline);
+    return part;
+  }
+  const MatrixView whole = take_matrix(op_, DType::kF32, num_rows, plan_.config.vocab_size);
+  model_->logits(step, picked, whole.columns(own.begin, own.end));
+  const Stopwatch watch(step.times.comm);
+  for (int tp = 1; tp < plan_.layout.tp; ++tp) {
+    const parallel::Range slice = slices[tp];
+    if (slice.size() == 0) continue;
+    const Workspace::Scope scope(scratch_);
+    const auto part = take_matrix(op_, DType::kF32, num_rows, slice.size());
+    group_.recv({static_cast<std::byte*>(part.data), static_cast<size_t>(num_rows * slice.size()) * sizeof(float)}, tp,
+                kLogitsTag, step.deadline);
+    for (int64_t row = 0; row < num_rows; ++row)
+      std::copy_n(part.row<float>(row), slice.size(), whole.row<float>(row) + slice.begin);
+  }
+  return whole;
+}
+
+void StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepResult& result) {
+  const auto num_rows = static_cast<int64_t>(rows.size());
+  const int64_t num_chunks = (logits.cols + kVocabChunk - 1) / kVocabChunk;
+  auto* stats = scratch_.take<SoftmaxStats>(num_rows * num_chunks);
+  logit_stats(op_, {.logits = logits, .stats = stats});
+
+  int64_t num_best = 1;  // the first is the greedy answer
+  for (const HeadRow& row : rows)
+    num_best = std::max<int64_t>(num_best, samplers_.at(row.sequence_id).params().num_top_logprobs);
+  num_best = std::min(num_best, logits.cols);
+  auto* best = scratch_.take<int32_t>(num_rows * num_best);
+  top_k(op_, {.logits = logits, .k = num_best, .ids = best});
+
+  std::vector<int32_t> chosen(rows.size(), -1);
+  op_.pool.parallel_for(num_rows, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (rows[i].sample == Sample::kNo) continue;
+      const SequenceSampler& sampler = samplers_.at(rows[i].sequence_id);
+      const std::span<const float> row(logits.row<float>(i), static_cast<size_t>(logits.cols));
+      chosen[i] = sampler.is_plain_greedy(rows[i].position)
+                      ? best[i * num_best]
+                      : sampler.sample(row, rows[i].position, sampler_scratch_[static_cast<size_t>(thread)]);
+    }
+  });
+
+  for (int64_t i = 0; i < num_rows; ++i) {
+    const HeadRow& row = rows[i];
+    SequenceSampler& sampler = samplers_.at(row.sequence_id);
+    const float* values = logits.row<float>(i);
+    if (observe_logits_) observe_logits_(row.sequence_id, row.position, {values, static_cast<size_t>(logits.cols)});
+    const float log_sum_exp = fold_log_sum_exp({stats + i * num_chunks, static_cast<size_t>(num_chunks)});
+    const auto describe = [&](int32_t id) {
+      SampledToken token{row.sequence_id, row.position, {id, values[id] - log_sum_exp}, {}};
+      for (int64_t j = 0; j < std::min<int64_t>(sampler.params().num_top_logprobs, num_best); ++j)
+        token.top.push_back({best[i * num_best + j], values[best[i * num_best + j]] - log_sum_exp});
+      return token;
+    };
+    if (row.prompt == parallel::PromptLogprobs::kYes && row.position < sampler.prompt_len())
+      result.prompt_logprobs.push_back(describe(sampler.prompt()[static_cast<size_t>(row.position)]));
+    if (row.sample == Sample::kNo) continue;
+    result.sampled.push_back(describe(chosen[i]));
+    sampler.append(chosen[i]);
+  }
+}
+
+}  // namespace chorale::worker
