@@ -22,6 +22,7 @@ std::string_view to_string(MessageType type) {
     case MessageType::kStop: return "stop";
     case MessageType::kDrain: return "drain";
     case MessageType::kFault: return "fault";
+    case MessageType::kStageReport: return "stage_report";
   }
   return "unknown";
 }

@@ -33,7 +33,8 @@ enum class MessageType : uint16_t {
   kHeartbeat = 21,
   kStop = 22,
   kDrain = 23,
-  kFault = 24,
+  kFault = 24,        // worker: why it leaves (text)
+  kStageReport = 25,
 };
 /// "step_plan"; "unknown" for a number that has no name.
 std::string_view to_string(MessageType type);

@@ -8,6 +8,8 @@
 
 #include "comm/base/error.h"
 #include "comm/base/version.h"
+#include "parallel/architecture.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "parallel/host_facts.h"
 
 namespace chorale::coordinator {
@@ -24,7 +26,7 @@ constexpr int kSpinUs = 20;
 
 int64_t blocks_for(int64_t num_tokens) { return (num_tokens + kBlockTokens - 1) / kBlockTokens; }
 
-void check_request(const ClusterRequest& request, const parallel::ModelConfig& config) {
+void check_options(const ClusterRequest& request, const parallel::ModelConfig& config) {
   const auto at_least_one = [](std::string_view flag, int64_t value) {
     if (value < 1) fail(ErrorCode::kInvalidArgument, "{} {}: expected at least 1", flag, value);
   };
@@ -103,10 +105,19 @@ int threads_of(const ClusterRequest& request, const std::vector<WorkerHello>& he
 
 }  // namespace
 
+parallel::ModelConfig check_request(const ClusterRequest& request) {
+  const parallel::Checkpoint checkpoint = parallel::Checkpoint::open(request.model_path);
+  const parallel::ModelConfig config = parallel::load_model_config(checkpoint);
+  check_options(request, config);
+  make_layout(config, request.layout);
+  parallel::check_weights(checkpoint, config);
+  return config;
+}
+
 ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                               const std::vector<WorkerHello>& hellos, uint64_t epoch) {
   CHECK(!hellos.empty());
-  check_request(request, config);
+  check_options(request, config);
   check_builds(hellos);
   ClusterPlan plan;
   plan.epoch = epoch;

@@ -30,6 +30,10 @@ struct ClusterRequest {
   int control_port = 0;
 };
 
+/// Refuses what can be refused before any worker starts: a checkpoint that is missing, corrupt or incomplete, a layout that the model
+/// cannot be cut into, options out of range. Throws Error.
+parallel::ModelConfig check_request(const ClusterRequest& request);
+
 /// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a rank's room is
 /// kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks; never more than max_num_seqs sequences of
 /// max_model_len need.

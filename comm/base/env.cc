@@ -7,14 +7,17 @@
 namespace chorale {
 namespace {
 
-constexpr EnvVar kAll[] = {EnvVar::kSecret, EnvVar::kOmpiWorldSize, EnvVar::kPmixRank, EnvVar::kPmiRank,
+constexpr EnvVar kAll[] = {EnvVar::kSecret,    EnvVar::kApiKey,   EnvVar::kOmpiWorldSize, EnvVar::kPmixRank, EnvVar::kPmiRank,
                            EnvVar::kOmpiYieldWhenIdle};
+
+bool is_secret(EnvVar variable) { return variable == EnvVar::kSecret || variable == EnvVar::kApiKey; }
 
 }  // namespace
 
 std::string_view env_name(EnvVar variable) {
   switch (variable) {
     case EnvVar::kSecret: return "CHORALE_SECRET";
+    case EnvVar::kApiKey: return "CHORALE_API_KEY";
     case EnvVar::kOmpiWorldSize: return "OMPI_COMM_WORLD_SIZE";
     case EnvVar::kPmixRank: return "PMIX_RANK";
     case EnvVar::kPmiRank: return "PMI_RANK";
@@ -38,7 +41,7 @@ std::vector<std::string> env_in_use() {
   std::vector<std::string> lines;
   for (EnvVar variable : kAll) {
     const auto value = env(variable);
-    if (value) lines.push_back(fmt::format("{}={}", env_name(variable), variable == EnvVar::kSecret ? "(hidden)" : *value));
+    if (value) lines.push_back(fmt::format("{}={}", env_name(variable), is_secret(variable) ? "(hidden)" : *value));
   }
   return lines;
 }

@@ -10,6 +10,7 @@ namespace chorale {
 
 enum class EnvVar {
   kSecret,             // CHORALE_SECRET: shared secret of the control link, where no --secret-file is given
+  kApiKey,             // CHORALE_API_KEY: a key that clients must show, besides --api-key
   kOmpiWorldSize,      // OMPI_COMM_WORLD_SIZE: set by Open MPI's mpirun
   kPmixRank,           // PMIX_RANK: set by mpirun and by srun --mpi=pmix
   kPmiRank,            // PMI_RANK: set by srun --mpi=pmi2

@@ -1,0 +1,132 @@
+#include "coordinator/commands/cluster_options.h"
+
+#include <charconv>
+#include <cmath>
+#include <sstream>
+
+#include <cxxopts.hpp>
+
+#include "comm/base/error.h"
+
+namespace chorale::coordinator {
+namespace {
+
+/// "10,12,8" as numbers.
+template <typename T>
+std::vector<T> parse_list(const std::string& flag, const std::string& text) {
+  std::vector<T> values;
+  std::istringstream in(text);
+  for (std::string item; std::getline(in, item, ',');) {
+    T value{};
+    const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), value);
+    if (error != std::errc() || end != item.data() + item.size())
+      fail(ErrorCode::kInvalidArgument, "--{} {}: '{}' is not a number; expected a list as in 2,1,1", flag, text, item);
+    values.push_back(value);
+  }
+  return values;
+}
+
+/// A count of bytes: plain, or with K, M, G (1024).
+uint64_t parse_bytes(const std::string& flag, const std::string& text) {
+  uint64_t value = 0;
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, value);
+  int shift = 0;
+  if (end + 1 == last) shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : -1;
+  const bool good = error == std::errc() && shift >= 0 && (end == last || end + 1 == last) && value < (uint64_t{1} << 33);
+  const bool plain = error == std::errc() && end == last;
+  if (!good && !plain) fail(ErrorCode::kInvalidArgument, "--{} {}: expected bytes as in 512M or 4G", flag, text);
+  return plain ? value : value << shift;
+}
+
+std::optional<DType> parse_dtype(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  if (name == "f32" || name == "float32" || name == "float") return DType::kF32;
+  if (name == "bf16" || name == "bfloat16") return DType::kBF16;
+  fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16", name);
+}
+
+SchedulingPolicy parse_policy(const std::string& name) {
+  if (name == "fcfs") return SchedulingPolicy::kFcfs;
+  if (name == "priority") return SchedulingPolicy::kPriority;
+  fail(ErrorCode::kInvalidArgument, "--scheduling-policy {}: one of fcfs, priority", name);
+}
+
+int checked_int(const cxxopts::ParseResult& arguments, const std::string& flag, int low, int high) {
+  const int value = arguments[flag].as<int>();
+  if (value < low || value > high) fail(ErrorCode::kInvalidArgument, "--{} {}: expected {} to {}", flag, value, low, high);
+  return value;
+}
+
+ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
+  constexpr int kMostRanks = 4096;
+  constexpr int kMostTokens = 1 << 20;
+  ClusterRequest request;
+  if (arguments.count("model") == 0) fail(ErrorCode::kInvalidArgument, "--model is required: a Hugging Face folder or a .gguf file");
+  request.model_path = arguments["model"].as<std::string>();
+  request.dtype = parse_dtype(arguments["dtype"].as<std::string>());
+  request.layout.tp = checked_int(arguments, "tensor-parallel-size", 1, kMostRanks);
+  request.layout.pp = checked_int(arguments, "pipeline-parallel-size", 1, kMostRanks);
+  request.layout.stages = parse_list<int>("stages", arguments["stages"].as<std::string>());
+  request.layout.shares = parse_list<double>("shares", arguments["shares"].as<std::string>());
+  request.max_model_len = checked_int(arguments, "max-model-len", 0, 1 << 28);
+  request.max_num_seqs = checked_int(arguments, "max-num-seqs", 1, 1 << 16);
+  request.max_num_batched_tokens = checked_int(arguments, "max-num-batched-tokens", 1, kMostTokens);
+  request.kv_cache_memory_bytes = parse_bytes("kv-cache-memory-bytes", arguments["kv-cache-memory-bytes"].as<std::string>());
+  request.num_kv_blocks = checked_int(arguments, "num-kv-blocks", 0, 1 << 30);
+  request.threads = checked_int(arguments, "threads", 0, 1024);
+  if (arguments.count("isa") != 0) request.isa = parallel::isa_from_string(arguments["isa"].as<std::string>());
+  request.control_host = arguments["control-host"].as<std::string>();
+  request.control_port = checked_int(arguments, "control-port", 0, 65535);
+  return request;
+}
+
+}  // namespace
+
+void add_cluster_options(cxxopts::Options& options) {
+  const ClusterRequest request;
+  const auto number = [](int value) { return cxxopts::value<int>()->default_value(std::to_string(value)); };
+  const auto text = [](const std::string& value = "") { return cxxopts::value<std::string>()->default_value(value); };
+  options.add_options("Model")                                                                                     //
+      ("model", "Hugging Face folder or .gguf file", cxxopts::value<std::string>())                                //
+      ("served-model-name", "name clients use; may be given several times", cxxopts::value<std::vector<std::string>>())  //
+      ("chat-template", "Jinja file instead of the model's own", text())                                           //
+      ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                               //
+      ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())    //
+      ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<uint64_t>());
+  options.add_options("Layout")                                                                                    //
+      ("tp,tensor-parallel-size", "ranks that share each layer's heads", number(1))                                //
+      ("pp,pipeline-parallel-size", "stages that share the layers", number(1))                                     //
+      ("stages", "layers of each stage by hand, as in 10,12,8", text())                                            //
+      ("shares", "weight of each tp rank, as in 2,1,1", text())                                                    //
+      ("threads", "compute threads of each rank (0: cores / ranks on its host)", number(0))                        //
+      ("control-host", "address of the control link (chosen)", text())                                             //
+      ("control-port", "port of the control link (0: chosen)", number(0));
+  options.add_options("Scheduling")                                                                                //
+      ("max-model-len", "tokens of prompt and answer together (0: the model's)", number(0))                        //
+      ("max-num-seqs", "sequences running at a time", number(request.max_num_seqs))                                //
+      ("max-num-batched-tokens", "tokens of one step", number(request.max_num_batched_tokens))                     //
+      ("kv-cache-memory-bytes", "KV cache of each rank, as in 2G (0: a quarter of free memory)", text("0"))        //
+      ("num-kv-blocks", "KV blocks of 16 tokens (0: by memory)", number(0))                                        //
+      ("scheduling-policy", "fcfs or priority", text("fcfs"))                                                      //
+      ("max-waiting-jobs", "longer queues are answered 429", number(EngineOptions{}.max_waiting_jobs))             //
+      ("enable-prefix-caching", "reuse KV blocks of equal prefixes (the default)")                                 //
+      ("no-enable-prefix-caching", "compute every prompt anew")                                                    //
+      ("log-level", "trace, debug, info, warn, error, off", text("warn"));
+}
+
+ClusterOptions read_cluster_options(const cxxopts::ParseResult& arguments) {
+  ClusterOptions options;
+  options.request = read_request(arguments);
+  options.engine.policy = parse_policy(arguments["scheduling-policy"].as<std::string>());
+  options.engine.prefix_caching = arguments.count("no-enable-prefix-caching") != 0 ? PrefixCaching::kOff : PrefixCaching::kOn;
+  options.engine.max_waiting_jobs = checked_int(arguments, "max-waiting-jobs", 1, 1 << 24);
+  if (arguments.count("served-model-name") != 0)
+    options.served_model_names = arguments["served-model-name"].as<std::vector<std::string>>();
+  options.chat_template = arguments["chat-template"].as<std::string>();
+  if (arguments.count("seed") != 0) options.seed = arguments["seed"].as<uint64_t>();
+  options.log_level = log_level_from_string(arguments["log-level"].as<std::string>());
+  return options;
+}
+
+}  // namespace chorale::coordinator
