@@ -1,0 +1,12 @@
+#include "coordinator/text/jinja/filters.h"
+
+namespace chorale::coordinator::jinja {
+
+const Filter* find_filter(std::string_view name) {
+  for (const auto& table : {text_filters(), number_filters(), sequence_filters(), selection_filters()})
+    for (const Filter& filter : table)
+      if (filter.name == name) return &filter;
+  return nullptr;
+}
+
+}  // namespace chorale::coordinator::jinja
