@@ -52,8 +52,8 @@ class Meter {
   }
   /// Work and room for `bytes` more; the owner gives the room back with refund().
   void charge(size_t bytes) {
-    step(1 + bytes / 64);
     if (bytes > limits_.max_live_bytes - live_bytes_) exceeded("bytes of values", limits_.max_live_bytes);
+    step(1 + bytes / 64);
     live_bytes_ += bytes;
   }
   void refund(size_t bytes) { live_bytes_ -= bytes; }
