@@ -6,11 +6,8 @@
 #include <string>
 
 #include "comm/base/error.h"
+#include "coordinator/engine_stats.h"
 #include "coordinator/jobs/job.h"
-
-namespace chorale::coordinator {
-struct EngineStats;
-}
 
 namespace chorale::coordinator::api {
 
@@ -22,6 +19,8 @@ class JobService {
   virtual Result<JobId> submit(JobRequest request, std::shared_ptr<JobSink> sink) = 0;
   /// The job ends at the next step; unknown ids are ignored.
   virtual void cancel(JobId id) = 0;
+  /// A hint that a congested sink caught up.
+  virtual void wake() = 0;
   /// A line about the world, or why it is not healthy.
   virtual Result<std::string> health() const = 0;
   virtual EngineStats stats() const = 0;

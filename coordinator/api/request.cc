@@ -118,7 +118,7 @@ Result<ParsedRequest> parse_completion(const Json& body, const ApiContext& conte
   const auto max_tokens = fields.integer("max_tokens", 0, kInt32Max);
   if (max_tokens == 0 && options.echo == Toggle::kNo)
     fields.reject("max_tokens", "'max_tokens' must be at least 1 (0 is for 'echo': true)");
-  if (options.echo == Toggle::kYes && (options.num_logprobs || max_tokens == 0))
+  if (options.echo == Toggle::kYes && options.num_logprobs)
     job.prompt_logprobs = parallel::PromptLogprobs::kYes;
   const AddSpecial special = add_special(fields, AddSpecial::kYes);
   if (fields.failure()) return *fields.failure();

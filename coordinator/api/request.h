@@ -33,7 +33,6 @@ struct ModelCard {
   std::string root;                       // the path that was given
   int64_t max_model_len = 0;              // tokens, prompt and answer together
   int64_t vocab_size = 0;
-  std::vector<int32_t> eos_ids;
   int64_t created = 0;  // seconds since 1970
 };
 

@@ -111,13 +111,6 @@ void read_sampling(Fields& fields, const ApiContext& context, JobRequest& job) {
   job.priority = static_cast<int>(fields.integer("priority", -kInt32Max, kInt32Max).value_or(0));
   read_stops(fields, context, job);
   read_logit_bias(fields, context, job);
-  if (sampling.min_tokens > 0) {
-    auto& banned = sampling.banned_until_min;
-    banned = context.model.eos_ids;
-    banned.insert(banned.end(), job.stop_token_ids.begin(), job.stop_token_ids.end());
-    std::sort(banned.begin(), banned.end());
-    banned.erase(std::unique(banned.begin(), banned.end()), banned.end());
-  }
   fields.string("user");
 }
 
