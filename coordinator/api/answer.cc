@@ -72,8 +72,8 @@ void Answer::on_token(size_t job, TokenEvent event) {
     choice.logprobs.push_back({event.token.token.token_id, event.token.token.logprob, std::move(event.token.top)});
   if (options_.return_token_ids == Toggle::kYes) choice.token_ids.push_back(event.token.token.token_id);
   if (event.finish) {
-    choice.finish_reason = std::string(to_string(*event.finish));
-    choice.stop_reason = stop_reason_json(event.stop_reason, prompt.stops);
+    choice.finish = event.finish;
+    choice.stop_reason = std::move(event.stop_reason);
   }
   if (streams()) flush(job, event.choice);
 }
@@ -84,8 +84,8 @@ void Answer::on_done(size_t job, int64_t num_cached_tokens) {
   for (int i = 0; i < prompt.num_choices; ++i) {
     Choice& choice = choice_at(job, i);
     start(prompt, choice);
-    if (!choice.finish_reason.is_null()) continue;
-    choice.finish_reason = std::string(to_string(FinishReason::kLength));  // max_tokens was 0
+    if (choice.finish) continue;
+    choice.finish = FinishReason::kLength;  // max_tokens was 0
     if (streams()) flush(job, i);
   }
   ++num_done_;
@@ -102,7 +102,7 @@ void Answer::on_done(size_t job, int64_t num_cached_tokens) {
 /// Sends what the choice has gathered. Text that is held back sends nothing, unless something else goes with the token.
 void Answer::flush(size_t job, int index) {
   Choice& choice = choice_at(job, index);
-  if (choice.text.empty() && choice.logprobs.empty() && choice.token_ids.empty() && choice.finish_reason.is_null()) return;
+  if (choice.text.empty() && choice.logprobs.empty() && choice.token_ids.empty() && !choice.finish) return;
   Json event = head(options_.endpoint == Endpoint::kChat ? "chat.completion.chunk" : "text_completion");
   event["choices"] =
       Json::array({choice_json(prompts_.at(job), first_choice_.at(job) + static_cast<size_t>(index), choice)});
@@ -125,8 +125,8 @@ Json Answer::choice_json(const Prompt& prompt, size_t choice_index, Choice& choi
   if (options_.num_logprobs)
     json["logprobs"] = chat ? logprobs_writer_.chat(choice.logprobs)
                             : logprobs_writer_.completion(choice.logprobs, choice.text_offset);
-  json["finish_reason"] = choice.finish_reason;
-  json["stop_reason"] = choice.stop_reason;
+  json["finish_reason"] = choice.finish ? Json(std::string(to_string(*choice.finish))) : Json();
+  json["stop_reason"] = stop_reason_json(choice.stop_reason, prompt.stops);
   if (options_.return_token_ids == Toggle::kYes) {
     json["token_ids"] = choice.token_ids;
     const bool first = !streams() || choice.num_tokens <= 1;

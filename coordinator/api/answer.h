@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,8 +52,8 @@ class Answer {
     std::string text;
     std::vector<LogprobEntry> logprobs;
     std::vector<int32_t> token_ids;
-    Json finish_reason;  // null until the end
-    Json stop_reason;
+    std::optional<FinishReason> finish;
+    std::optional<std::string> stop_reason;
     int64_t text_offset = 0;
     int64_t num_tokens = 0;
   };
