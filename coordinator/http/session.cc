@@ -66,7 +66,7 @@ void Session::abort() {
   if (state_ == State::kHandling || (state_ == State::kAnswering && !answer_ended_)) ++shared_.router.counters().disconnects;
   state_ = State::kClosed;
   end_generation();
-  set_busy(false);
+  set_load(Load::kNone);
   ErrorCode ignored;
   socket_.close(ignored);
   timer_.cancel();
@@ -161,7 +161,7 @@ void Session::on_parse_error(ErrorCode error) {
 void Session::handle() {
   auto message = parser_->release();
   state_ = State::kHandling;
-  set_busy(true);
+  set_load(Load::kRequest);
   set_deadline(std::chrono::milliseconds(0));
   is_http_1_0_ = message.version() < 11;
   keep_alive_ = message.keep_alive();
@@ -241,12 +241,12 @@ void Session::end_generation() {
   generation_.reset();
 }
 
-/// Busy from a request's last byte read to its answer's last byte written: a drain waits for that.
-void Session::set_busy(bool busy) {
-  if (busy_ == busy) return;
-  busy_ = busy;
+/// Loaded from a request's last byte read to its answer's last byte written: a drain waits for that.
+void Session::set_load(Load load) {
+  if (load_ == load) return;
+  load_ = load;
   const std::lock_guard lock(shared_.drain_mutex);
-  shared_.router.counters().open_requests += busy ? 1 : -1;
+  shared_.router.counters().open_requests += load == Load::kRequest ? 1 : -1;
   if (shared_.router.counters().open_requests == 0) shared_.drained.notify_all();
 }
 
@@ -349,7 +349,7 @@ void Session::on_written(ErrorCode error, size_t num_bytes) {
 void Session::on_all_written() {
   if (state_ == State::kReading) return set_deadline(shared_.options.read_timeout);  // 100 Continue is out
   if (!answer_ended_) return set_deadline(std::chrono::milliseconds(0));             // the engine's turn
-  set_busy(false);
+  set_load(Load::kNone);
   if (!keep_alive_) return linger();
   next_request();
   parse();

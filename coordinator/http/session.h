@@ -67,6 +67,7 @@ class Session : public std::enable_shared_from_this<Session> {
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   using ErrorCode = boost::system::error_code;
   enum class State { kIdle, kReading, kHandling, kAnswering, kLingering, kClosed };
+  enum class Load { kNone, kRequest };
   enum class AfterWrite { kNextRequest, kClose };
 
   // Reading
@@ -87,7 +88,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void begin_stream();
   void send_stream(std::string events);
   void end_generation();
-  void set_busy(bool busy);
+  void set_load(Load load);
   std::string head(int status, const std::string& content_type, const std::vector<std::pair<std::string, std::string>>& headers,
                    std::optional<size_t> content_length) const;
 
@@ -113,7 +114,7 @@ class Session : public std::enable_shared_from_this<Session> {
   const size_t read_ahead_bytes_;
   boost::beast::flat_buffer inbox_;
   bool is_reading_ = false;
-  bool busy_ = false;
+  Load load_ = Load::kNone;
   bool peer_finished_ = false;
   std::optional<Parser> parser_;
   bool header_seen_ = false;
