@@ -41,7 +41,8 @@ std::optional<std::string> read_content(Fields& fields, const Json& message, con
       fields.reject(name + ".text", fmt::format("'{}.text' must be a string", name));
       return std::nullopt;
     }
-    text += (i == 0 ? "" : "\n") + part.at("text").get<std::string>();
+    if (i > 0) text.push_back('\n');
+    text += part.at("text").get_ref<const std::string&>();
   }
   return text;
 }
