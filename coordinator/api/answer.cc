@@ -16,6 +16,16 @@ Json stop_reason_json(const std::optional<std::string>& reason, const std::vecto
   return digits ? Json(std::stoll(*reason)) : Json(*reason);
 }
 
+/// OpenAI's words for the three ways to end.
+const char* finish_word(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kAbort: return "abort";
+  }
+  return "abort";
+}
+
 }  // namespace
 
 Answer::Answer(const ParsedRequest& request, std::shared_ptr<const ApiContext> context, const std::string& id, int64_t created)
@@ -125,7 +135,7 @@ Json Answer::choice_json(const Prompt& prompt, size_t choice_index, Choice& choi
   if (options_.num_logprobs)
     json["logprobs"] = chat ? logprobs_writer_.chat(choice.logprobs)
                             : logprobs_writer_.completion(choice.logprobs, choice.text_offset);
-  json["finish_reason"] = choice.finish ? Json(std::string(to_string(*choice.finish))) : Json();
+  json["finish_reason"] = choice.finish ? Json(finish_word(*choice.finish)) : Json();
   json["stop_reason"] = stop_reason_json(choice.stop_reason, prompt.stops);
   if (options_.return_token_ids == Toggle::kYes) {
     json["token_ids"] = choice.token_ids;

@@ -219,8 +219,9 @@ void Session::on_wake() {
   api::Answer& answer = generation_->answer();
   if (const auto& failure = generation_->failure()) {
     const auto error = api::to_api_error(*failure, api::FailedAt::kRun);
-    if (!stream_begun_) return send_reply(error_reply(error), AfterWrite::kNextRequest);
-    send_stream(answer.take_events() + api::Answer::error_events(error));
+    const std::string events = answer.take_events();
+    if (!stream_begun_ && events.empty()) return send_reply(error_reply(error), AfterWrite::kNextRequest);
+    send_stream(events + api::Answer::error_events(error));
     return send_stream("");
   }
   if (answer.streams()) {
