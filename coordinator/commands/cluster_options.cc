@@ -46,12 +46,6 @@ std::optional<DType> parse_dtype(const std::string& name) {
   fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16", name);
 }
 
-SchedulingPolicy parse_policy(const std::string& name) {
-  if (name == "fcfs") return SchedulingPolicy::kFcfs;
-  if (name == "priority") return SchedulingPolicy::kPriority;
-  fail(ErrorCode::kInvalidArgument, "--scheduling-policy {}: one of fcfs, priority", name);
-}
-
 int checked_int(const cxxopts::ParseResult& arguments, const std::string& flag, int low, int high) {
   const int value = arguments[flag].as<int>();
   if (value < low || value > high) fail(ErrorCode::kInvalidArgument, "--{} {}: expected {} to {}", flag, value, low, high);
@@ -110,6 +104,8 @@ void add_cluster_options(cxxopts::Options& options) {
       ("num-kv-blocks", "KV blocks of 16 tokens (0: by memory)", number(0))                                        //
       ("scheduling-policy", "fcfs or priority", text("fcfs"))                                                      //
       ("max-waiting-jobs", "longer queues are answered 429", number(EngineOptions{}.max_waiting_jobs))             //
+      ("slow-reader-timeout", "seconds that a client may take nothing before its job ends",
+       number(static_cast<int>(EngineOptions{}.slow_reader_timeout.count() / 1000)))                                //
       ("enable-prefix-caching", "reuse KV blocks of equal prefixes (the default)")                                 //
       ("no-enable-prefix-caching", "compute every prompt anew")                                                    //
       ("log-level", "trace, debug, info, warn, error, off", text("warn"));
@@ -118,9 +114,12 @@ void add_cluster_options(cxxopts::Options& options) {
 ClusterOptions read_cluster_options(const cxxopts::ParseResult& arguments) {
   ClusterOptions options;
   options.request = read_request(arguments);
-  options.engine.policy = parse_policy(arguments["scheduling-policy"].as<std::string>());
+  options.engine.policy = scheduling_policy_from_string(arguments["scheduling-policy"].as<std::string>());
+  if (arguments.count("enable-prefix-caching") != 0 && arguments.count("no-enable-prefix-caching") != 0)
+    fail(ErrorCode::kInvalidArgument, "--enable-prefix-caching and --no-enable-prefix-caching contradict each other");
   options.engine.prefix_caching = arguments.count("no-enable-prefix-caching") != 0 ? PrefixCaching::kOff : PrefixCaching::kOn;
   options.engine.max_waiting_jobs = checked_int(arguments, "max-waiting-jobs", 1, 1 << 24);
+  options.engine.slow_reader_timeout = std::chrono::seconds(checked_int(arguments, "slow-reader-timeout", 1, 86400));
   if (arguments.count("served-model-name") != 0)
     options.served_model_names = arguments["served-model-name"].as<std::vector<std::string>>();
   options.chat_template = arguments["chat-template"].as<std::string>();

@@ -10,7 +10,7 @@ std::string_view to_string(PrefixCaching caching) { return caching == PrefixCach
 SchedulingPolicy scheduling_policy_from_string(std::string_view name) {
   for (SchedulingPolicy policy : {SchedulingPolicy::kFcfs, SchedulingPolicy::kPriority})
     if (name == to_string(policy)) return policy;
-  fail(ErrorCode::kInvalidArgument, "scheduling policy '{}' is unknown; valid are fcfs and priority", name);
+  fail(ErrorCode::kInvalidArgument, "--scheduling-policy {}: one of fcfs, priority", name);
 }
 
 }  // namespace chorale::coordinator
