@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <exception>
-#include <fstream>
 #include <mutex>
 #include <string>
 
@@ -231,15 +229,6 @@ class WeightLoader {
 
 StageWeights load_weights(parallel::Checkpoint checkpoint, const WeightLoadRequest& request, ThreadPool& pool) {
   return WeightLoader(std::move(checkpoint), request).load(pool);
-}
-
-uint64_t resident_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    unsigned long long kib = 0;
-    if (std::sscanf(line.c_str(), "VmRSS: %llu kB", &kib) == 1) return kib * 1024;
-  }
-  return 0;
 }
 
 }  // namespace chorale::worker

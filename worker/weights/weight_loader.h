@@ -20,7 +20,4 @@ struct WeightLoadRequest {
 /// without memory.
 StageWeights load_weights(parallel::Checkpoint checkpoint, const WeightLoadRequest& request, ThreadPool& pool);
 
-/// Memory of this process that is in RAM (VmRSS); 0 where the system does not say.
-uint64_t resident_bytes();
-
 }  // namespace chorale::worker

@@ -1,0 +1,36 @@
+// A file of plans as a world ran them: first the ClusterPlan, then every StepPlan, each as u32 length (little-endian)
+// and its encoding. Every rank gets the same plans, so one rank writes; replaying it gives the same answers, with
+// neither coordinator nor clients.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <vector>
+
+#include "parallel/cluster_plan.h"
+#include "parallel/step_plan.h"
+
+namespace chorale::worker {
+
+class PlanRecorder {
+ public:
+  /// Throws Error{kSystem} when the file cannot be written.
+  PlanRecorder(const std::filesystem::path& path, const parallel::ClusterPlan& plan);
+  void add(const parallel::StepPlan& plan);
+
+ private:
+  void write(const Bytes& bytes);
+  std::filesystem::path path_;
+  std::ofstream file_;
+};
+
+struct PlanRecording {
+  parallel::ClusterPlan cluster;
+  std::vector<parallel::StepPlan> steps;
+};
+/// Throws Error{kNotFound | kCorrupt}. A file that ends inside a step (the writer was killed) gives the steps before
+/// it.
+PlanRecording read_recording(const std::filesystem::path& path);
+
+}  // namespace chorale::worker

@@ -1,0 +1,37 @@
+// Stage: everything one rank holds while its world lives: communicators, compute threads, and the runner with weights
+// and KV cache. Made from a ClusterPlan by the control loop and by replays; collective over the world.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "comm/communicator.h"
+#include "comm/world.h"
+#include "parallel/cluster_plan.h"
+#include "worker/runner.h"
+#include "worker/thread_pool.h"
+
+namespace chorale::worker {
+
+/// Makes the communicator of all ranks; collective.
+using WorldFactory = std::function<std::unique_ptr<comm::Communicator>(const comm::WorldOptions& options)>;
+
+class Stage {
+ public:
+  /// `threads`: compute threads, 0 for the plan's. Opens the plan's checkpoint, checks that it is the one that was
+  /// planned, loads this rank's slices. Throws Error: kInvalidArgument (another model, another world size),
+  /// kUnsupported (instruction set, device), and what loading throws.
+  Stage(const parallel::ClusterPlan& plan, int rank, int threads, DeviceKind device, const WorldFactory& make_world);
+
+  StepOutcome run(const parallel::StepPlan& plan) { return runner_->run(plan); }
+  parallel::WorkerReady ready() const;
+  comm::Communicator& world() { return *world_; }
+
+ private:
+  std::unique_ptr<comm::Communicator> world_;
+  std::unique_ptr<comm::Communicator> group_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<StageRunner> runner_;
+};
+
+}  // namespace chorale::worker

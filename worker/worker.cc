@@ -1,0 +1,181 @@
+#include "worker/worker.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <optional>
+
+#include "comm/base/error.h"
+#include "comm/base/log.h"
+#include "comm/base/version.h"
+#include "comm/base/watchdog.h"
+#include "comm/control_link.h"
+#include "parallel/host_facts.h"
+#include "worker/plan_recording.h"
+#include "worker/step_watchdog.h"
+
+namespace chorale::worker {
+namespace {
+using comm::MessageType;
+
+// The step's own deadline ends waits first, with a better message.
+constexpr std::chrono::seconds kWatchdogGrace{1};
+constexpr std::chrono::hours kIdle{1};
+
+parallel::WorkerHello make_hello(const comm::WorldMap& map) {
+  const parallel::HostFacts facts = parallel::read_host_facts();
+  return {.rank = map.rank,
+          .num_ranks = map.size,
+          .host = facts.host_name,
+          .ranks_on_host = map.ranks_on_host(),
+          .num_cores = facts.num_cores,
+          .free_memory_bytes = facts.free_memory_bytes,
+          .best_isa_f32 = parallel::best_isa(DType::kF32),
+          .best_isa_bf16 = parallel::best_isa(DType::kBF16),
+          .cpu_model = parallel::cpu_model_name(),
+          .build_id = kBuildId,
+          .process_id = getpid()};
+}
+
+[[noreturn]] void leave(int rank, const std::string& reason) {
+  leave_lost_world(fmt::format("rank {}: {}", rank, reason));
+}
+
+/// The loop between the control link and the stage.
+class ControlLoop {
+ public:
+  ControlLoop(const WorkerOptions& options, const comm::WorldMap& map, const WorldFactory& make_world)
+      : options_(options), map_(map), make_world_(make_world), client_(connect()) {}
+
+  int run() {
+    const std::optional<parallel::ClusterPlan> plan = await_plan();
+    if (!plan) return 0;
+    try {
+      start(*plan);
+    } catch (const Error& error) {
+      report(error.what());
+      throw;
+    }
+    try {
+      while (step()) {
+      }
+    } catch (const Error& error) {
+      report(error.what());
+      client_.reset();  // sends what is queued
+      leave(map_.rank, error.what());
+    }
+    return 0;
+  }
+
+ private:
+  std::unique_ptr<comm::ControlClient> connect() const {
+    comm::ControlClientOptions options;
+    options.host = options_.control_host;
+    options.port = options_.control_port;
+    options.secret = options_.secret;
+    options.epoch = options_.epoch;
+    options.rank = map_.rank;
+    options.hello = make_hello(map_).encode();
+    options.on_lost = [rank = map_.rank](const std::string& reason) { leave(rank, "lost the coordinator: " + reason); };
+    return comm::ControlClient::connect(std::move(options), Deadline::after(options_.connect_deadline));
+  }
+
+  // Idle workers block here, on the link.
+  comm::Message next_message() {
+    for (;;)
+      if (auto message = client_->receive(Deadline::after(kIdle))) return std::move(*message);
+  }
+
+  /// Nothing when the world is stopped before it began.
+  std::optional<parallel::ClusterPlan> await_plan() {
+    for (;;) {
+      const comm::Message message = next_message();
+      if (message.type == MessageType::kStop) return std::nullopt;
+      if (message.type == MessageType::kClusterPlan) return parallel::ClusterPlan::decode(message.payload);
+      log_warn("a {} message came before the cluster plan", to_string(message.type));
+    }
+  }
+
+  void start(const parallel::ClusterPlan& plan) {
+    stage_ = std::make_unique<Stage>(plan, map_.rank, options_.threads, options_.device, make_world_);
+    if (!options_.record_path.empty() && map_.rank == 0) recorder_.emplace(options_.record_path, plan);
+    client_->send(MessageType::kReady, stage_->ready().encode());
+  }
+
+  /// One message; false when it is the last.
+  bool step() {
+    const comm::Message message = next_message();
+    switch (message.type) {
+      case MessageType::kStop: return false;
+      case MessageType::kDrain: return true;  // the coordinator plans no new jobs; steps in flight go on
+      case MessageType::kStepPlan: break;
+      default: log_warn("a {} message is not for workers", to_string(message.type)); return true;
+    }
+    const parallel::StepPlan plan = parallel::StepPlan::decode(message.payload);
+    if (recorder_) recorder_->add(plan);
+    watchdog_.arm(fmt::format("step {}", plan.step),
+                  Deadline::after(std::chrono::milliseconds(plan.deadline_ms) + kWatchdogGrace));
+    const StepOutcome outcome = stage_->run(plan);
+    watchdog_.disarm();
+    if (outcome.result) client_->send(MessageType::kStepResult, outcome.result->encode());
+    if (outcome.report) client_->send(MessageType::kStageReport, outcome.report->encode());
+    return true;
+  }
+
+  void report(const std::string& reason) {
+    log_error("{}", reason);
+    try {
+      client_->send(MessageType::kFault, std::as_bytes(std::span(reason)));
+    } catch (const Error& error) {
+      log_warn("the coordinator cannot be told: {}", error.what());
+    }
+  }
+
+  const WorkerOptions& options_;
+  const comm::WorldMap& map_;
+  const WorldFactory& make_world_;
+  std::unique_ptr<comm::ControlClient> client_;
+  std::unique_ptr<Stage> stage_;
+  std::optional<PlanRecorder> recorder_;
+  StepWatchdog watchdog_{
+      [this](const std::string& what) { leave(map_.rank, what + " did not finish by its deadline"); }};
+};
+
+void print_tokens(const parallel::StepResult& result) {
+  for (const parallel::SampledToken& token : result.sampled)
+    std::printf("step %llu sequence %llu position %d token %d logprob %.9g\n",
+                static_cast<unsigned long long>(result.step), static_cast<unsigned long long>(token.sequence_id),
+                token.position, token.token.token_id, static_cast<double>(token.token.logprob));
+  std::fflush(stdout);
+}
+
+WorldFactory world_of(const comm::MpiSession& session) {
+  return [&session](const comm::WorldOptions& options) { return comm::make_world(session, options); };
+}
+
+}  // namespace
+
+int run_worker(const WorkerOptions& options, const comm::WorldMap& map, const WorldFactory& make_world) {
+  set_compute_thread_fp_state();
+  return ControlLoop(options, map, make_world).run();
+}
+
+int run_worker(const WorkerOptions& options, const comm::MpiSession& session) {
+  return run_worker(options, session.map(), world_of(session));
+}
+
+int replay_worker(const std::string& recording_path, const WorkerOptions& options, const comm::WorldMap& map,
+                  const WorldFactory& make_world) {
+  set_compute_thread_fp_state();
+  const PlanRecording recording = read_recording(recording_path);
+  Stage stage(recording.cluster, map.rank, options.threads, options.device, make_world);
+  for (const parallel::StepPlan& plan : recording.steps)
+    if (const StepOutcome outcome = stage.run(plan); outcome.result) print_tokens(*outcome.result);
+  return 0;
+}
+
+int replay_worker(const std::string& recording_path, const WorkerOptions& options, const comm::MpiSession& session) {
+  return replay_worker(recording_path, options, session.map(), world_of(session));
+}
+
+}  // namespace chorale::worker
