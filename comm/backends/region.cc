@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +18,14 @@ namespace {
 constexpr size_t kRingHeader = offsetof(ByteRing, data);
 
 size_t ring_stride(const RegionSizes& sizes) { return kRingHeader + sizes.channel_bytes; }
+
+uint64_t own_pid_namespace() {
+  static const uint64_t inode = [] {
+    struct stat status {};
+    return stat("/proc/self/ns/pid", &status) == 0 ? static_cast<uint64_t>(status.st_ino) : 0;
+  }();
+  return inode;
+}
 
 }  // namespace
 
@@ -61,11 +70,18 @@ void Region::wake(int rank) const {
   futex_wake_all(bell.rings);
 }
 
+void arrive(const Region& region, int rank) {
+  Presence& presence = region.presence(rank);
+  presence.pid_namespace.store(own_pid_namespace());
+  presence.pid.store(getpid());
+}
+
 bool has_left(const Region& region, int rank) {
   const Presence& presence = region.presence(rank);
   if (presence.left.load() != 0) return true;
   const pid_t pid = presence.pid.load();
-  return pid > 0 && pid != getpid() && kill(pid, 0) != 0 && errno == ESRCH;
+  if (pid <= 0 || pid == getpid() || presence.pid_namespace.load() != own_pid_namespace()) return false;
+  return kill(pid, 0) != 0 && errno == ESRCH;
 }
 
 void fail_waiting(const std::string& for_what, bool peer_left) {

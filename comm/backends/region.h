@@ -52,6 +52,7 @@ struct alignas(64) Doorbell {
 struct alignas(64) Presence {
   std::atomic<uint32_t> left;  // 1 once the rank destroyed its communicator
   std::atomic<int32_t> pid;    // 0 until the rank arrived
+  std::atomic<uint64_t> pid_namespace;  // pids of another one mean nothing here
 };
 struct ByteRing {
   alignas(64) std::atomic<uint64_t> written;  // by the sender
@@ -87,6 +88,8 @@ class Region {
   size_t doorbells_, presences_, slots_, rings_, ring_stride_;
 };
 
+/// Marks `rank` as present in this process.
+void arrive(const Region& region, int rank);
 /// Whether `rank` left the group or its process ended.
 bool has_left(const Region& region, int rank);
 [[noreturn]] void fail_waiting(const std::string& for_what, bool peer_left);

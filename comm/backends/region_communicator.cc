@@ -1,7 +1,5 @@
 #include "comm/backends/region_communicator.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -33,7 +31,7 @@ size_t slice_begin(size_t size, int part, int num_parts) {
 
 RegionCommunicator::RegionCommunicator(std::shared_ptr<Region> region, int rank, std::chrono::nanoseconds spin)
     : region_(std::move(region)), rank_(rank), size_(region_->sizes().num_ranks), spin_(spin), inboxes_(size_) {
-  region_->presence(rank_).pid.store(getpid());
+  arrive(*region_, rank_);
 }
 
 RegionCommunicator::~RegionCommunicator() {

@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "comm/base/affinity.h"
 #include "comm/base/error.h"
 #include "comm/base/log.h"
 #include "comm/base/registry.h"
@@ -142,6 +143,7 @@ void run_all(const MpiSession& session) {
 }
 
 void bench(const MpiSession& session, WorldOptions options) {
+  if (session.rank() == 0) fmt::print("{} ranks on {} cores\n", session.size(), available_cores());
   for (const char* backend : {"shared_memory", "mpi"}) {
     options.backend = backend;
     const auto world = make_world(session, options);
