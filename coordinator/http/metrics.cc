@@ -92,7 +92,7 @@ void add_own_series(Families& out, const EngineStats& s) {
   out.counter("chorale:steps_total", "Steps answered.", static_cast<double>(s.num_steps));
   out.counter("chorale:surplus_tokens_total", "Tokens sampled after their sequence had ended.", static_cast<double>(s.num_surplus_tokens));
   out.counter("chorale:rejected_queue_full_total", "Jobs refused because the queue was full.", static_cast<double>(s.rejected_queue_full));
-  out.counter("chorale:world_seconds_total", "Wall time with a step in flight.", s.world_seconds);
+  out.counter("chorale:world_seconds_total", "Wall time with a step in flight.", s.step_seconds);
   out.counter("chorale:coordinator_seconds_total", "Engine thread at work.", s.coordinator_seconds);
   out.counter("chorale:starved_seconds_total", "Wall time with work and no step in flight.", s.starved_seconds);
   using Member = double StageStats::*;
