@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "worker/models/rope_config.h"
+#include "worker/layers/rope_frequencies.h"
 #include "worker/ops/attention.h"
 #include "worker/ops/kv_write.h"
 #include "worker/ops/rms_norm.h"

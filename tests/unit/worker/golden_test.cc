@@ -8,7 +8,7 @@
 #include "parallel/checkpoint/safetensors.h"
 #include "tests/support/shared_data.h"
 #include "tests/unit/worker/thread_world.h"
-#include "worker/models/rope_config.h"
+#include "worker/layers/rope_frequencies.h"
 
 namespace chorale::worker::test {
 namespace {

@@ -8,7 +8,7 @@
 #include "comm/base/error.h"
 #include "parallel/architecture.h"
 #include "tests/support/shared_data.h"
-#include "worker/models/rope_config.h"
+#include "worker/layers/rope_frequencies.h"
 
 namespace chorale::worker {
 namespace {

@@ -101,14 +101,6 @@ TEST(OneAnswer, QuantisedFilesInUnevenLayouts) {
                       DType::kBF16);
 }
 
-TEST(OneAnswer, VocabulariesBeyondOneChunkAreSplitAndStillAgree) {
-  SHARED_OR_SKIP(model, "goldens/models/llama2-mha");
-  ThreadWorld world(model, {.tp = 4});
-  int num_owners = 0;
-  for (const parallel::Range& rows : world.plan().layout.vocab_rows) num_owners += rows.size() > 0 ? 1 : 0;
-  EXPECT_EQ(num_owners, 1);  // 256 ids are one chunk: the other ranks own none, and the answers above were equal
-}
-
 TEST(OneAnswer, Bf16StaysNearFloat32) {
   SHARED_OR_SKIP(model, "models/stories260K");
   const std::vector<Job> jobs{{.prompt = {1}, .num_tokens = 40}};
