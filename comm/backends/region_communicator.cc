@@ -40,6 +40,12 @@ RegionCommunicator::~RegionCommunicator() {
     if (peer != rank_) region_->wake(peer);
 }
 
+bool RegionCommunicator::all_reached(uint32_t rounds) const {
+  for (int peer = 0; peer < size_; ++peer)
+    if (peer != rank_ && !reached(region_->published(peer).rounds.load(), rounds)) return false;
+  return true;
+}
+
 /// Whether somebody left without ever entering as many rounds: then no collective that needs them all will end.
 bool RegionCommunicator::somebody_left_before(uint32_t rounds) const {
   for (int peer = 0; peer < size_; ++peer)
@@ -47,36 +53,37 @@ bool RegionCommunicator::somebody_left_before(uint32_t rounds) const {
   return false;
 }
 
-void RegionCommunicator::await_rounds(int peer, uint32_t wanted, Deadline deadline) {
-  const auto& rounds = region_->published(peer).rounds;
-  wait_in_region(*region_, rank_, spin_, deadline, [&] { return reached(rounds.load(), wanted); },
-                 [&] { return somebody_left_before(wanted); },
-                 [&] { return fmt::format("rank {} of {} to enter a collective (round {})", peer, size_, wanted); });
+template <typename Ready>
+void RegionCommunicator::await_rounds(uint32_t wanted, Deadline deadline, Ready ready) {
+  wait_in_region(*region_, rank_, spin_, deadline, ready, [&] { return somebody_left_before(wanted); }, [&] {
+    std::string missing;
+    for (int peer = 0; peer < size_; ++peer)
+      if (peer != rank_ && !reached(region_->published(peer).rounds.load(), wanted)) missing += fmt::format(" {}", peer);
+    return fmt::format("rank{} of {} to enter a collective (round {})", missing, size_, wanted);
+  });
 }
 
 std::byte* RegionCommunicator::enter_round(Deadline deadline) {
   // Everybody entered the round before, so nobody reads this slot's last contents (two rounds ago) any more.
-  for (int peer = 0; peer < size_; ++peer)
-    if (peer != rank_) await_rounds(peer, round_, deadline);
+  await_rounds(round_, deadline, [&] { return all_reached(round_); });
   return region_->slot(rank_, round_);
 }
 
-void RegionCommunicator::publish() {
+/// Those who wait for all are woken by the last one only: on fewer cores than ranks every wake-up is a switch.
+void RegionCommunicator::publish(Audience audience) {
   region_->published(rank_).rounds.store(round_ + 1);
+  if (audience == Audience::kWaitsForAll && !all_reached(round_ + 1)) return;
   for (int peer = 0; peer < size_; ++peer)
     if (peer != rank_) region_->wake(peer);
 }
 
-void RegionCommunicator::await(int peer, Deadline deadline) { await_rounds(peer, round_ + 1, deadline); }
-
 void RegionCommunicator::await_all(Deadline deadline) {
-  for (int peer = 0; peer < size_; ++peer)
-    if (peer != rank_) await(peer, deadline);
+  await_rounds(round_ + 1, deadline, [&] { return all_reached(round_ + 1); });
 }
 
 void RegionCommunicator::barrier(Deadline deadline) {
   enter_round(deadline);
-  publish();
+  publish(Audience::kWaitsForAll);
   await_all(deadline);
   finish_round();
 }
@@ -87,9 +94,10 @@ void RegionCommunicator::broadcast(ByteSpan data, int root, Deadline deadline) {
     const size_t size = std::min(slot_bytes, data.size() - begin);
     std::byte* slot = enter_round(deadline);
     if (rank_ == root) copy_bytes(slot, data.data() + begin, size);
-    publish();
+    publish(rank_ == root ? Audience::kWaitsForThisRank : Audience::kWaitsForAll);
     if (rank_ != root) {
-      await(root, deadline);
+      const auto& rounds = region_->published(root).rounds;
+      await_rounds(round_ + 1, deadline, [&] { return reached(rounds.load(), round_ + 1); });
       copy_bytes(data.data() + begin, slot_of(root), size);
     }
     finish_round();
@@ -108,10 +116,10 @@ void RegionCommunicator::all_gather(ByteSpan all, std::span<const size_t> offset
     };
     std::byte* slot = enter_round(deadline);
     copy_bytes(slot, piece(rank_).data(), piece(rank_).size());
-    publish();
+    publish(Audience::kWaitsForAll);
+    await_all(deadline);
     for (int peer = 0; peer < size_; ++peer) {
       if (peer == rank_) continue;
-      await(peer, deadline);
       copy_bytes(piece(peer).data(), slot_of(peer), piece(peer).size());
     }
     finish_round();
@@ -132,7 +140,7 @@ void RegionCommunicator::publish_partials(const TreeSchedule& schedule, std::spa
   const int local_nodes = schedule.first_node[rank_ + 1] - schedule.first_node[rank_];
   auto* slot = reinterpret_cast<float*>(enter_round(deadline));
   for (int k = 0; k < local_nodes; ++k) copy_bytes(slot + k * size, partials.data() + k * count + begin, size * sizeof(float));
-  publish();
+  publish(Audience::kWaitsForAll);
 }
 
 /// Points node_sources_ at element begin + skip of every node: in the slots of the others, in the caller's memory for our own.
@@ -185,10 +193,10 @@ void RegionCommunicator::reduce_two_shot(const TreeSchedule& schedule, std::span
 
     std::byte* slot = enter_round(deadline);
     copy_bytes(slot, out.data() + begin + mine, my_size * sizeof(float));
-    publish();
+    publish(Audience::kWaitsForAll);
+    await_all(deadline);
     for (int peer = 0; peer < size_; ++peer) {
       if (peer == rank_) continue;
-      await(peer, deadline);
       const size_t theirs = slice_begin(size, peer, size_);
       copy_bytes(out.data() + begin + theirs, slot_of(peer), (slice_begin(size, peer + 1, size_) - theirs) * sizeof(float));
     }

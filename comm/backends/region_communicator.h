@@ -54,10 +54,12 @@ class RegionCommunicator : public Communicator {
 
   // Collectives.
   std::byte* enter_round(Deadline deadline);  // this rank's slot, free to write
-  void publish();
+  enum class Audience { kWaitsForAll, kWaitsForThisRank };
+  void publish(Audience audience);
+  bool all_reached(uint32_t rounds) const;
   bool somebody_left_before(uint32_t rounds) const;
-  void await_rounds(int peer, uint32_t wanted, Deadline deadline);
-  void await(int peer, Deadline deadline);
+  template <typename Ready>
+  void await_rounds(uint32_t wanted, Deadline deadline, Ready ready);
   void await_all(Deadline deadline);
   const std::byte* slot_of(int peer) const { return region_->slot(peer, round_); }
   void finish_round() { ++round_; }
