@@ -32,11 +32,12 @@ double best_seconds(ThreadPool& pool, int passes, const Fn& fn) {
   return best;
 }
 
-constexpr int64_t kPeakIterations = 3000000;
-constexpr int kChains = 12;  // enough for two FMA units of latency 5
+constexpr int64_t kPeakIterations = 500000;  // under a millisecond: some pass is not preempted
+constexpr int kChains = 12;                  // enough for two FMA units of latency 5
 std::atomic<uint64_t> benchmark_sink{0};
 
 #if defined(__x86_64__)
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own header, in _mm512_reduce_add_epi64
 __attribute__((target("avx512f"))) uint64_t read_avx512(const std::byte* p, size_t bytes) {
   __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
   for (size_t i = 0; i + 256 <= bytes; i += 256) {
@@ -104,13 +105,20 @@ double measure_read_gbps(ThreadPool& pool, size_t bytes) {
     bytes = std::max(size_t{512} << 20, cache > 0 ? 4 * static_cast<size_t>(cache) : 0);
   }
   const auto threads = static_cast<size_t>(pool.num_threads());
-  const size_t part = bytes / threads / 4096 * 4096;
+  // The buffer is read in slices, a few milliseconds each, so that a busy machine leaves some of them alone.
+  constexpr size_t kSlices = 16;
+  const size_t part = bytes / threads / (kSlices * 4096) * 4096 * kSlices, slice = part / kSlices;
   const Tensor buffer(DType::kU8, {static_cast<int64_t>(part * threads)});
   auto* data = static_cast<std::byte*>(buffer.view().data);
   pool.run([&](int t) { std::memset(data + static_cast<size_t>(t) * part, 1, part); });
-  const double seconds =
-      best_seconds(pool, 5, [&](int t) { benchmark_sink += read_all(data + static_cast<size_t>(t) * part, part); });
-  return static_cast<double>(part * threads) / seconds / 1e9;
+  double best = 1e30;
+  for (size_t i = 0; i < 5 * kSlices; ++i) {
+    const size_t offset = i % kSlices * slice;
+    best = std::min(best, best_seconds(pool, 1, [&](int t) {
+                      benchmark_sink += read_all(data + static_cast<size_t>(t) * part + offset, slice);
+                    }));
+  }
+  return static_cast<double>(slice * threads) / best / 1e9;
 }
 
 double measure_peak_gops(ThreadPool& pool, parallel::Isa isa, PeakKind kind) {
@@ -126,7 +134,7 @@ double measure_peak_gops(ThreadPool& pool, parallel::Isa isa, PeakKind kind) {
     loop = fma_avx2, lanes = 8;
   }
   if (loop == nullptr || !parallel::supports(isa)) return 0.0;
-  const double seconds = best_seconds(pool, 4, [&](int) { loop(); });
+  const double seconds = best_seconds(pool, 30, [&](int) { loop(); });
   return static_cast<double>(kPeakIterations) * kChains * lanes * 2 * pool.num_threads() / seconds / 1e9;
 #else
   return 0.0;

@@ -7,6 +7,7 @@
 
 #include "comm/reduction_tree.h"
 #include "tests/unit/worker/op_test_support.h"
+#include "worker/ops/cast.h"
 
 namespace chorale::worker {
 namespace {
@@ -64,6 +65,35 @@ TEST(Linear, KernelsGiveTheBitsOfTheScalarReference) {
         ASSERT_TRUE(same_bits(got, want));
       });
     }
+}
+
+/// Products around 2^-126: vdpbf16ps flushes denormals whatever MXCSR says, so all threads must.
+TEST(Linear, DenormalSumsAreFlushedAlikeByEveryKernel) {
+  const int64_t rows = 3, n = 64, k = 40;
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    TestRank rank(2);
+    std::vector<float> values = random_floats(n * k, 1);
+    for (float& value : values) value *= 0x1p-62f;
+    PackedWeight w = make_packed_weight(dtype, n, k);
+    pack_rows(w, 0, n, values.data());
+    Tensor x = random_tensor(DType::kF32, {rows, k}, 2), rounded(dtype, {rows, k});
+    for (int64_t i = 0; i < rows * k; ++i) x.as<float>()[i] *= 0x1p-62f;
+    cast(rank.ctx, {x, rounded});
+    Tensor want(DType::kF32, {rows, n}), got(DType::kF32, {rows, n});
+    launch_scalar(rank.ctx, LinearArgs{rounded, &w, nullptr, want, {}});
+    int64_t zeros = 0;
+    for (int64_t i = 0; i < rows * n; ++i) {
+      zeros += want.as<float>()[i] == 0.0f;
+      ASSERT_FALSE(std::fpclassify(want.as<float>()[i]) == FP_SUBNORMAL);
+    }
+    EXPECT_GT(zeros, 0);
+    EXPECT_LT(zeros, rows * n);
+    const LinearArgs args{rounded, &w, nullptr, got, {}};
+    for_each_vector_kernel(rank.ctx, args, [&](const Kernel<LinearArgs>& kernel) {
+      kernel.launch(rank.ctx, args);
+      EXPECT_TRUE(same_bits(got, want));
+    });
+  }
 }
 
 TEST(Linear, IsCloseToFloat64) {

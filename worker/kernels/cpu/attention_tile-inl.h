@@ -5,7 +5,6 @@
 // registers.
 
 constexpr float kMinusInf = -__builtin_inff();
-constexpr int kSplitBlocks = kSplitKeys / kBlockTokens;
 
 struct F32Cache {
   using Element = float;
@@ -24,7 +23,6 @@ struct State {
   alignas(64) float acc[R][tiles::kMaxHeadDim];
 };
 
-constexpr int min_of(int a, int b) { return a < b ? a : b; }
 /// The largest power of two <= kRegisters / rows, at most `most`.
 constexpr int group_of(int rows, int most) {
   int n = 1;
@@ -123,12 +121,35 @@ void add_block(const tiles::Tile& tile, int first, const typename Cache::Element
     if (begin[r] < end[r]) add_all_values<Cache, 1>(v, dim, p + r, a + r, state.acc + r, begin[r], end[r]);
 }
 
+template <typename Cache>
+VEC_INLINE const typename Cache::Element* k_block(const tiles::Tile& tile, int block) {
+  const KvLayer& cache = tile.args->cache;
+  const Index place = static_cast<Index>(tile.block_table[block]) * cache.num_kv_heads + tile.kv_head;
+  return static_cast<const typename Cache::Element*>(cache.k.data) + place * cache.head_dim * kBlockTokens;
+}
+template <typename Cache>
+VEC_INLINE const typename Cache::Element* v_block(const tiles::Tile& tile, int block) {
+  const KvLayer& cache = tile.args->cache;
+  const Index place = static_cast<Index>(tile.block_table[block]) * cache.num_kv_heads + tile.kv_head;
+  return static_cast<const typename Cache::Element*>(cache.v.data) + place * kBlockTokens * cache.padded_head_dim();
+}
+
+/// Blocks of one head lie far apart: the hardware does not see where the next one is.
+template <typename Cache>
+VEC_INLINE void fetch_block(const tiles::Tile& tile, int block) {
+  const Index bytes = tile.args->cache.head_dim * kBlockTokens * static_cast<Index>(sizeof(typename Cache::Element));
+  const auto* k = reinterpret_cast<const char*>(k_block<Cache>(tile, block));
+  const auto* v = reinterpret_cast<const char*>(v_block<Cache>(tile, block));
+  for (Index i = 0; i < bytes; i += 64) {
+    _mm_prefetch(k + i, _MM_HINT_T1);
+    _mm_prefetch(v + i, _MM_HINT_T1);
+  }
+}
+
 /// Starts `state` afresh and takes the split's blocks left to right.
 template <typename Cache, int R>
 void run_split(const tiles::Tile& tile, const float (*q)[R], int split, State<R>& state) {
-  using Element = typename Cache::Element;
-  const KvLayer& cache = tile.args->cache;
-  const Index dim = cache.head_dim, padded = cache.padded_head_dim();
+  const Index dim = tile.args->cache.head_dim, padded = tile.args->cache.padded_head_dim();
   for (int r = 0; r < R; ++r) {
     state.max[r] = kMinusInf;
     state.sum[r] = 0.0f;
@@ -136,20 +157,24 @@ void run_split(const tiles::Tile& tile, const float (*q)[R], int split, State<R>
   }
   const int lowest = split * kSplitKeys > tile.min_key ? split * kSplitKeys : tile.min_key;
   const int highest = (split + 1) * kSplitKeys < tile.max_key ? (split + 1) * kSplitKeys : tile.max_key;
-  const int first_block = lowest / kBlockTokens, num_blocks = (highest + kBlockTokens - 1) / kBlockTokens - first_block;
-  const Element* k[kSplitBlocks];
-  const Element* v[kSplitBlocks];
-  for (int b = 0; b < num_blocks; ++b) {
-    const Index place = static_cast<Index>(tile.block_table[first_block + b]) * cache.num_kv_heads + tile.kv_head;
-    k[b] = static_cast<const Element*>(cache.k.data) + place * dim * kBlockTokens;
-    v[b] = static_cast<const Element*>(cache.v.data) + place * kBlockTokens * padded;
-  }
+  const int end_block = (highest + kBlockTokens - 1) / kBlockTokens;
   constexpr int B = group_of(R, 8);
-  Vec scores[kSplitBlocks][R];
-  int b = 0;
-  for (; b + B <= num_blocks; b += B) score_blocks<Cache, R, B>(q, k + b, static_cast<int>(dim), scores + b);
-  for (; b < num_blocks; ++b) score_blocks<Cache, R, 1>(q, k + b, static_cast<int>(dim), scores + b);
-  for (b = 0; b < num_blocks; ++b) add_block<Cache, R>(tile, (first_block + b) * kBlockTokens, v[b], scores[b], state);
+  for (int block = lowest / kBlockTokens; block < end_block; block += B) {
+    const int count = end_block - block < B ? end_block - block : B;
+    const typename Cache::Element *k[B], *v[B];
+    for (int b = 0; b < count; ++b) {
+      k[b] = k_block<Cache>(tile, block + b);
+      v[b] = v_block<Cache>(tile, block + b);
+    }
+    for (int next = block + B; next < block + 2 * B && next < tile.prefetch_blocks; ++next)
+      fetch_block<Cache>(tile, next);
+    Vec scores[B][R];
+    if (count == B)
+      score_blocks<Cache, R, B>(q, k, static_cast<int>(dim), scores);
+    else
+      for (int b = 0; b < count; ++b) score_blocks<Cache, R, 1>(q, k + b, static_cast<int>(dim), scores + b);
+    for (int b = 0; b < count; ++b) add_block<Cache, R>(tile, (block + b) * kBlockTokens, v[b], scores[b], state);
+  }
 }
 
 /// Folds one split's (max, sum, acc) of an item into its total; sum 0 means that it saw no key.

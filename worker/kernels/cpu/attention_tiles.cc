@@ -60,6 +60,8 @@ Tile make_tile(const AttentionArgs& args, const Unit& unit) {
     tile.min_key = std::min(tile.min_key, tile.first_key[i]);
     tile.max_key = std::max(tile.max_key, end);
   }
+  const bool only_reader = unit.num_items == (end_row - first_row) * unit.group;
+  tile.prefetch_blocks = only_reader ? (tile.max_key + kBlockTokens - 1) / kBlockTokens : 0;
   return tile;
 }
 

@@ -24,6 +24,7 @@ struct Tile {
   int first_key[kMaxItems];   // visible keys of each item
   int end_key[kMaxItems];
   int min_key, max_key;  // visible to any of them
+  int prefetch_blocks;   // context blocks below this one are fetched ahead; 0 where another tile reads them too
   int first_split() const { return min_key / kSplitKeys; }
   int end_split() const { return max_key > min_key ? (max_key - 1) / kSplitKeys + 1 : first_split(); }
 };

@@ -133,7 +133,9 @@ void run_node(const Problem& p, const Columns& c, const RowBlock& block, comm::L
   int level = 0;
   for (int leaf = node.begin; leaf < node.end; ++leaf) {
     const int64_t leaf_begin = p.steps(p.padded_begin[leaf]), leaf_end = p.steps(p.padded_begin[leaf + 1]);
-    const int64_t length = whole_width ? std::max<int64_t>(1, leaf_end - leaf_begin) : chunk;
+    const int64_t steps = std::max<int64_t>(1, leaf_end - leaf_begin);
+    const int64_t num_chunks = whole_width ? 1 : (steps + chunk - 1) / chunk;
+    const int64_t length = (steps + num_chunks - 1) / num_chunks;  // nearly equal: each fetches one of its size ahead
     int64_t begin = leaf_begin;
     do {
       const int64_t end = std::min(leaf_end, begin + length);
