@@ -148,6 +148,7 @@ int run(int argc, char** argv) {
     bench_linear(bench, dtype, 576, 576, 1, {512});
   }
   for (DType cache : {DType::kBF16, DType::kF32}) {
+    bench_attention(bench, cache, 32, 4, 64, 1, 1, 1024);
     bench_attention(bench, cache, 32, 4, 64, 1, 1, 16384);
     bench_attention(bench, cache, 32, 4, 64, 16, 1, 8192);
     bench_attention(bench, cache, 32, 32, 128, 4, 1, 4096);

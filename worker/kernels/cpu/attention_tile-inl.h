@@ -30,16 +30,20 @@ constexpr int group_of(int rows, int most) {
   return n;
 }
 
-/// scores[b][r] = q_r . k for the 16 keys of each of B blocks.
+/// scores[b][r] = q_r . k for the 16 keys of each of B blocks; the same places of the blocks at `ahead` are fetched.
 template <typename Cache, int R, int B>
-VEC_INLINE void score_blocks(const float (*q)[R], const typename Cache::Element* const* k, int head_dim,
-                             Vec (*scores)[R]) {
+VEC_INLINE void score_blocks(const float (*q)[R], const typename Cache::Element* const* k,
+                             const typename Cache::Element* const* ahead, int head_dim, Vec (*scores)[R]) {
   Vec acc[B][R];
   for (int b = 0; b < B; ++b)
     for (int r = 0; r < R; ++r) acc[b][r] = zero();
   for (int d = 0; d < head_dim; ++d) {
+    const Index place = static_cast<Index>(d) * kBlockTokens;
     Vec key[B];
-    for (int b = 0; b < B; ++b) key[b] = Cache::get(k[b] + static_cast<Index>(d) * kBlockTokens);
+    for (int b = 0; b < B; ++b) {
+      key[b] = Cache::get(k[b] + place);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead[b] + place), _MM_HINT_T1);
+    }
     for (int r = 0; r < R; ++r) {
       const Vec value = set1(q[d][r]);
       for (int b = 0; b < B; ++b) acc[b][r] = fma(value, key[b], acc[b][r]);
@@ -134,16 +138,14 @@ VEC_INLINE const typename Cache::Element* v_block(const tiles::Tile& tile, int b
   return static_cast<const typename Cache::Element*>(cache.v.data) + place * kBlockTokens * cache.padded_head_dim();
 }
 
-/// Blocks of one head lie far apart: the hardware does not see where the next one is.
+/// Blocks of one head lie far apart: the hardware does not see where the next one is. Fetched little by little, between
+/// computations.
 template <typename Cache>
-VEC_INLINE void fetch_block(const tiles::Tile& tile, int block) {
-  const Index bytes = tile.args->cache.head_dim * kBlockTokens * static_cast<Index>(sizeof(typename Cache::Element));
-  const auto* k = reinterpret_cast<const char*>(k_block<Cache>(tile, block));
+VEC_INLINE void fetch_values(const tiles::Tile& tile, int block) {
+  const Index bytes =
+      tile.args->cache.padded_head_dim() * kBlockTokens * static_cast<Index>(sizeof(typename Cache::Element));
   const auto* v = reinterpret_cast<const char*>(v_block<Cache>(tile, block));
-  for (Index i = 0; i < bytes; i += 64) {
-    _mm_prefetch(k + i, _MM_HINT_T1);
-    _mm_prefetch(v + i, _MM_HINT_T1);
-  }
+  for (Index i = 0; i < bytes; i += 64) _mm_prefetch(v + i, _MM_HINT_T1);
 }
 
 /// Starts `state` afresh and takes the split's blocks left to right.
@@ -166,14 +168,18 @@ void run_split(const tiles::Tile& tile, const float (*q)[R], int split, State<R>
       k[b] = k_block<Cache>(tile, block + b);
       v[b] = v_block<Cache>(tile, block + b);
     }
-    for (int next = block + B; next < block + 2 * B && next < tile.prefetch_blocks; ++next)
-      fetch_block<Cache>(tile, next);
+    const typename Cache::Element* ahead[B];
+    for (int b = 0; b < B; ++b)
+      ahead[b] = block + B + b < tile.prefetch_blocks ? k_block<Cache>(tile, block + B + b) : k[0];
     Vec scores[B][R];
     if (count == B)
-      score_blocks<Cache, R, B>(q, k, static_cast<int>(dim), scores);
+      score_blocks<Cache, R, B>(q, k, ahead, static_cast<int>(dim), scores);
     else
-      for (int b = 0; b < count; ++b) score_blocks<Cache, R, 1>(q, k + b, static_cast<int>(dim), scores + b);
-    for (int b = 0; b < count; ++b) add_block<Cache, R>(tile, (block + b) * kBlockTokens, v[b], scores[b], state);
+      for (int b = 0; b < count; ++b) score_blocks<Cache, R, 1>(q, k + b, ahead + b, static_cast<int>(dim), scores + b);
+    for (int b = 0; b < count; ++b) {
+      if (block + B + b < tile.prefetch_blocks) fetch_values<Cache>(tile, block + B + b);
+      add_block<Cache, R>(tile, (block + b) * kBlockTokens, v[b], scores[b], state);
+    }
   }
 }
 
