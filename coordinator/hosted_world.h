@@ -18,7 +18,7 @@ using Coordinate = std::function<int(std::unique_ptr<World> world)>;
 /// The main thread computes as this process's rank until the world stops. Returns coordinate's exit code on rank 0, the worker's
 /// elsewhere. Throws Error{kInvalidArgument} on rank 0 when the world's size is not tp x pp. An Error of the coordinator
 /// (a plan that does not fit, a worker that does not come) stops the workers and is thrown on rank 0.
-int run_hosted(comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
+int run_hosted(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
                const Coordinate& coordinate);
 
 }  // namespace chorale::coordinator

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "comm/base/tensor.h"
+#include "parallel/numerics.h"
 
 namespace chorale::comm {
 class MpiSession;
@@ -33,8 +34,10 @@ struct MachineSpeed {
 /// The functions that main() passes to commands.
 struct WorkerModule {
   /// Runs one rank until it is told to stop; returns the exit code. Thread: the process's main thread (MPI calls come from it).
-  int (*run)(const WorkerStart& start, comm::MpiSession& session);
-  MachineSpeed (*measure_machine)(int threads);
+  int (*run)(const WorkerStart& start, const comm::MpiSession& session);
+  /// Runs the plans that a worker recorded, without a coordinator.
+  int (*replay)(const std::string& recording_path, const WorkerStart& start, const comm::MpiSession& session);
+  MachineSpeed (*measure_machine)(int threads, parallel::Isa isa);
 };
 
 }  // namespace chorale::coordinator

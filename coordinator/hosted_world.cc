@@ -1,0 +1,108 @@
+#include "coordinator/hosted_world.h"
+
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "comm/base/error.h"
+#include "comm/base/log.h"
+#include "comm/control_link.h"
+#include "comm/mpi_session.h"
+#include "coordinator/commands/commands.h"
+#include "coordinator/control_world.h"
+#include "coordinator/make_cluster_plan.h"
+#include "coordinator/started_world.h"
+
+namespace chorale::coordinator {
+namespace {
+
+constexpr std::chrono::seconds kAddressDeadline{60};
+constexpr std::chrono::seconds kJoinDeadline{120};
+
+std::optional<std::string> nobody_gave_up() { return std::nullopt; }
+
+/// What rank 0 tells the others over MPI, before any of them has a link.
+struct Rendezvous {
+  std::string host;
+  int port = 0;
+  uint64_t epoch = 0;
+  std::string secret;
+
+  std::string encode() const { return fmt::format("{} {} {} {}", host, port, epoch, secret); }
+  static Rendezvous decode(const std::string& text) {
+    Rendezvous rendezvous;
+    std::istringstream in(text);
+    in >> rendezvous.host >> rendezvous.port >> rendezvous.epoch >> rendezvous.secret;
+    if (!in) fail(ErrorCode::kCorrupt, "rank 0 did not say where the coordinator is");
+    return rendezvous;
+  }
+};
+
+WorkerStart worker_start(const Rendezvous& rendezvous, const ClusterRequest& request) {
+  WorkerStart start;
+  start.control_host = rendezvous.host;
+  start.control_port = static_cast<uint16_t>(rendezvous.port);
+  start.secret = rendezvous.secret;
+  start.epoch = rendezvous.epoch;
+  start.threads = request.threads;
+  return start;
+}
+
+/// Rank 0: the coordinator on a thread of its own, this rank's worker on the main thread.
+int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
+                  const Coordinate& coordinate) {
+  const parallel::ModelConfig config = check_request(request);  // before the others are told anything
+  comm::ControlServerOptions options;
+  options.host = session.map().num_hosts() > 1 ? "0.0.0.0" : "127.0.0.1";
+  options.secret = fresh_secret();
+  options.epoch = 1;
+  options.num_ranks = session.size();
+  if (!request.control_host.empty()) options.host = request.control_host;
+  options.port = request.control_port;
+  auto server = std::make_unique<comm::ControlServer>(options);
+
+  Rendezvous rendezvous{options.host, server->port(), options.epoch, options.secret};
+  if (options.host == "0.0.0.0") rendezvous.host = address_for_others();
+  session.broadcast_text(rendezvous.encode(), Deadline::after(kAddressDeadline));
+
+  int exit_code = 0;
+  std::exception_ptr failure;
+  std::thread coordinator([&] {
+    try {
+      exit_code = coordinate(ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), nobody_gave_up));
+    } catch (...) {
+      failure = std::current_exception();  // the world's owner is gone, and with it the workers' links: they leave
+    }
+  });
+  int worker_code = 1;
+  std::exception_ptr worker_failure;
+  try {
+    worker_code = worker.run(worker_start(rendezvous, request), session);
+  } catch (...) {
+    worker_failure = std::current_exception();
+  }
+  coordinator.join();
+  if (failure) std::rethrow_exception(failure);
+  if (worker_failure) std::rethrow_exception(worker_failure);
+  return exit_code != 0 ? exit_code : worker_code;
+}
+
+}  // namespace
+
+int run_hosted(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
+               const Coordinate& coordinate) {
+  const int num_ranks = request.layout.tp * request.layout.pp;
+  if (session.size() != num_ranks && session.rank() != 0) return kExitUsage;  // rank 0 says why
+  if (session.size() != num_ranks)
+    fail(ErrorCode::kInvalidArgument, "the world has {} rank{}, but tp={} x pp={} needs {}: start it with mpirun -n {}",
+         session.size(), session.size() == 1 ? "" : "s", request.layout.tp, request.layout.pp, num_ranks, num_ranks);
+  if (session.rank() == 0) return run_rank_zero(session, worker, request, coordinate);
+  const Rendezvous rendezvous = Rendezvous::decode(session.broadcast_text("", Deadline::after(kAddressDeadline)));
+  return worker.run(worker_start(rendezvous, request), session);
+}
+
+}  // namespace chorale::coordinator

@@ -1,0 +1,108 @@
+#include "coordinator/started_world.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "comm/base/env.h"
+#include "comm/base/error.h"
+#include "comm/base/log.h"
+#include "comm/control_link.h"
+#include "coordinator/child_process.h"
+#include "coordinator/control_world.h"
+#include "coordinator/make_cluster_plan.h"
+
+namespace chorale::coordinator {
+namespace {
+
+constexpr std::chrono::seconds kLeaveDeadline{10};
+constexpr int kAwaitedPort = 8701;  // the default that `chorale worker` looks for
+
+std::vector<std::string> mpirun_command(const StartedWorldOptions& options, const ClusterRequest& request,
+                                        const std::string& address, uint64_t epoch) {
+  std::vector<std::string> command{"mpirun", "--oversubscribe", "--bind-to", "none", "-n",
+                                   std::to_string(request.layout.tp * request.layout.pp)};
+  if (!options.hostfile.empty()) {
+    if (!std::filesystem::is_regular_file(options.hostfile))
+      fail(ErrorCode::kNotFound, "--hostfile {}: no such file", options.hostfile);
+    command.insert(command.end(), {"--hostfile", options.hostfile});
+  }
+  // The secret travels in the environment: a command line can be read by everybody on the host.
+  command.insert(command.end(), {"-x", "CHORALE_SECRET"});
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  command.insert(command.end(), {self, "worker", "--coordinator", address, "--epoch", std::to_string(epoch), "--threads",
+                                 std::to_string(request.threads), "--log-level", "warn"});
+  return command;
+}
+
+}  // namespace
+
+std::string address_for_others() {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) return "127.0.0.1";
+  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, freeifaddrs);
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+    const bool usable = (entry->ifa_flags & IFF_UP) != 0 && (entry->ifa_flags & IFF_LOOPBACK) == 0;
+    if (!usable || entry->ifa_addr == nullptr || entry->ifa_addr->sa_family != AF_INET) continue;
+    std::array<char, INET_ADDRSTRLEN> text{};
+    const auto* address = reinterpret_cast<const sockaddr_in*>(entry->ifa_addr);
+    if (inet_ntop(AF_INET, &address->sin_addr, text.data(), text.size()) != nullptr) return text.data();
+  }
+  return "127.0.0.1";
+}
+
+std::string fresh_secret() {
+  std::random_device random;
+  std::string secret;
+  for (int i = 0; i < 8; ++i) secret += fmt::format("{:08x}", random());
+  return secret;
+}
+
+int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate) {
+  const parallel::ModelConfig config = check_request(request);  // before anything is started
+  const bool awaits = options.start == WorldStart::kAwaitWorkers;
+  const bool one_host = !awaits && options.hostfile.empty();
+  const bool has_secret = !options.secret_file.empty() || env(EnvVar::kSecret).has_value();
+
+  comm::ControlServerOptions link;
+  link.host = !request.control_host.empty() ? request.control_host : one_host ? "127.0.0.1" : "0.0.0.0";
+  link.port = request.control_port != 0 ? request.control_port : awaits ? kAwaitedPort : 0;
+  link.secret = awaits || has_secret ? comm::secret_from(options.secret_file) : fresh_secret();
+  link.num_ranks = request.layout.tp * request.layout.pp;
+  auto server = std::make_unique<comm::ControlServer>(link);
+  const std::string host = link.host == "0.0.0.0" ? address_for_others() : link.host;
+  const std::string address = fmt::format("{}:{}", host, server->port());
+
+  std::optional<ChildProcess> launcher;
+  if (awaits) {
+    log_warn("waiting for {} workers: mpirun -n {} chorale worker --coordinator {}", link.num_ranks, link.num_ranks, address);
+  } else {
+    log_info("starting {} ranks with mpirun; control link on {}", link.num_ranks, address);
+    launcher.emplace(ChildProcess::start(mpirun_command(options, request, address, link.epoch), {{"CHORALE_SECRET", link.secret}},
+                                         Output::kInherit));
+  }
+  // Nobody will come any more once mpirun has ended.
+  const GaveUp gave_up = [&launcher]() -> std::optional<std::string> {
+    if (!launcher) return std::nullopt;
+    const std::optional<int> code = launcher->wait(Deadline::after(std::chrono::milliseconds(0)));
+    if (!code) return std::nullopt;
+    return fmt::format("mpirun ended with code {} before the world was ready", *code);
+  };
+  const int exit_code =
+      coordinate(ControlWorld::establish(std::move(server), request, config, Deadline::after(options.start_timeout), gave_up));
+  if (launcher && !launcher->wait(Deadline::after(kLeaveDeadline))) launcher->terminate(Deadline::after(kLeaveDeadline));
+  return exit_code;
+}
+
+}  // namespace chorale::coordinator
