@@ -1,0 +1,119 @@
+// The executable: picks the subcommand, hands it the worker, and turns what it throws into one line and an exit code. This is the only
+// file of the coordinator that may include the worker.
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <string_view>
+
+#include <cxxopts.hpp>
+#include <fmt/format.h>
+
+#include "comm/base/error.h"
+#include "comm/base/log.h"
+#include "comm/base/version.h"
+#include "coordinator/commands/commands.h"
+#include "worker/machine_probe.h"
+#include "worker/worker.h"
+
+namespace {
+
+using chorale::Error;
+using chorale::ErrorCode;
+namespace coordinator = chorale::coordinator;
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;
+  int (*run)(int argc, char** argv);
+};
+
+chorale::worker::WorkerOptions worker_options(const coordinator::WorkerStart& start) {
+  chorale::worker::WorkerOptions options;
+  options.control_host = start.control_host;
+  options.control_port = start.control_port;
+  options.secret = start.secret;
+  options.epoch = start.epoch;
+  options.device = start.device;
+  options.threads = start.threads;
+  options.record_path = start.record_path;
+  return options;
+}
+
+int run_one_rank(const coordinator::WorkerStart& start, const chorale::comm::MpiSession& session) {
+  return chorale::worker::run_worker(worker_options(start), session);
+}
+
+int replay_one_rank(const std::string& path, const coordinator::WorkerStart& start, const chorale::comm::MpiSession& session) {
+  return chorale::worker::replay_worker(path, worker_options(start), session);
+}
+
+coordinator::MachineSpeed measure_machine(int threads, chorale::parallel::Isa isa) {
+  using namespace chorale::worker;  // NOLINT(google-build-using-namespace)
+  ThreadPool pool(ThreadPoolOptions{threads});
+  return {measure_read_gbps(pool), measure_peak_gops(pool, isa, PeakKind::kF32Fma),
+          measure_peak_gops(pool, isa, PeakKind::kBf16Dot)};
+}
+
+constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measure_machine};
+
+int serve(int argc, char** argv) { return coordinator::run_serve(argc, argv, kWorker); }
+int work(int argc, char** argv) { return coordinator::run_worker(argc, argv, kWorker); }
+int generate(int argc, char** argv) { return coordinator::run_generate(argc, argv, kWorker); }
+constexpr Command kCommands[] = {
+    {"serve", "serve a model over HTTP (OpenAI API)", serve},
+    {"worker", "one rank of a world whose coordinator runs elsewhere", work},
+    {"generate", "run jobs from a file or the command line, without a server", generate},
+    {"inspect", "what is in a checkpoint", coordinator::run_inspect},
+    {"doctor", "is this machine fit to run a world?", coordinator::run_doctor},
+};
+
+template <size_t N>
+void print_help(std::ostream& out, std::string_view program, const Command (&commands)[N], std::string_view example) {
+  out << "usage: " << program << " COMMAND [OPTIONS]\n\ncommands:\n";
+  for (const Command& command : commands) out << fmt::format("  {:<10} {}\n", command.name, command.summary);
+  out << "\n" << program << " COMMAND --help tells more.\nexamples:\n  " << example << "\n";
+}
+
+template <size_t N>
+int dispatch(int argc, char** argv, std::string_view program, const Command (&commands)[N], std::string_view example) {
+  const std::string_view name = argc > 1 ? argv[1] : "";
+  if (name == "-h" || name == "--help" || name == "help") {
+    print_help(std::cout, program, commands, example);
+    return coordinator::kExitOk;
+  }
+  for (const Command& command : commands)
+    if (command.name == name) return command.run(argc - 1, argv + 1);
+  if (!name.empty()) std::cerr << fmt::format("error: unknown command '{}'\n", name);
+  print_help(std::cerr, program, commands, example);
+  return coordinator::kExitUsage;
+}
+
+int exit_code_of(const Error& error) {
+  switch (error.code()) {
+    case ErrorCode::kInvalidArgument: return coordinator::kExitUsage;
+    case ErrorCode::kPeerLost: return coordinator::kExitWorldLost;
+    default: return coordinator::kExitFailure;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader that left is an error of that write
+  chorale::init_log(chorale::LogLevel::kWarn, "chorale");
+  if (argc == 2 && std::string_view(argv[1]) == "--version") {
+    std::cout << fmt::format("chorale {} ({})\n", chorale::kVersion, chorale::kBuildId);
+    return coordinator::kExitOk;
+  }
+  try {
+    return dispatch(argc, argv, "chorale", kCommands,
+                    "mpirun -n 4 chorale serve --model M --tp 2 --pp 2\n  chorale generate --model M --chat 'Hello'");
+  } catch (const Error& error) {
+    std::cerr << "error: " << error.what() << "\n";
+    return exit_code_of(error);
+  } catch (const cxxopts::exceptions::exception& error) {
+    std::cerr << fmt::format("error: {}; chorale {} --help lists the options\n", error.what(), argc > 1 ? argv[1] : "");
+    return coordinator::kExitUsage;
+  }
+}
