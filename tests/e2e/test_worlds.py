@@ -1,0 +1,139 @@
+"""The three ways to start a world, and what happens when one is lost (it is not relaunched yet: jobs end with an error that says so)."""
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from conftest import CHORALE, MPI_ENV, generate, mpirun, run, serving, shared
+
+JOB = {"prompt": "Once upon a time", "max_tokens": 20, "temperature": 0.7, "seed": 3}
+
+
+@pytest.fixture
+def expected(tmp_path):
+    return generate(shared("models/stories260K"), [JOB], tmp_path)[0][0]["text"]
+
+
+def complete(url, **changes):
+    request = urllib.request.Request(url + "/v1/completions", data=json.dumps({**JOB, **changes}).encode(),
+                                     headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())["choices"][0]["text"]
+
+
+def workers_of(pid):
+    """Process ids of the ranks below a process (mpirun starts them; orted may stand between)."""
+    found = []
+    for child in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split():
+        command = open(f"/proc/{child}/cmdline", "rb").read().split(b"\0")
+        found += [int(child)] if command[0].endswith(b"chorale") and b"worker" in command else workers_of(child)
+    return found
+
+
+def test_one_rank_without_mpirun(tmp_path, expected):
+    with serving(shared("models/stories260K"), tmp_path=tmp_path) as server:
+        assert complete(server.url) == expected
+        maps = open(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read()
+        assert maps == ""  # no helper processes: MPI was not initialised
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("tp,pp", [(2, 1), (1, 2), (3, 1)])
+def test_mpirun_starts_all(tmp_path, expected, tp, pp):
+    with serving(shared("models/stories260K"), "--tp", tp, "--pp", pp, ranks=tp * pp, tmp_path=tmp_path) as server:
+        assert complete(server.url) == expected
+        assert server.drain() == 0
+
+
+def test_coordinator_starts_mpirun(tmp_path, expected):
+    with serving(shared("models/stories260K"), "--tp", 2, "--pp", 2, tmp_path=tmp_path) as server:
+        assert complete(server.url) == expected
+        assert len(workers_of(server.process.pid)) == 4
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+
+
+def test_awaited_workers(tmp_path, expected):
+    env = {"CHORALE_SECRET": "a secret of these two processes"}
+    port = 18701
+    workers = subprocess.Popen([*mpirun(2), str(CHORALE), "worker", "--coordinator", f"127.0.0.1:{port}"],
+                               env={**os.environ, **MPI_ENV, **env}, stdin=subprocess.DEVNULL)
+    try:
+        with serving(shared("models/stories260K"), "--tp", 2, "--await-workers", "--control-host", "127.0.0.1", "--control-port", port,
+                     tmp_path=tmp_path, env=env) as server:
+            assert complete(server.url) == expected
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(30) == 0
+        assert workers.wait(30) == 0
+    finally:
+        workers.kill()
+
+
+def test_a_wrong_secret_is_refused(tmp_path):
+    with serving(shared("models/stories260K"), "--tp", 2, tmp_path=tmp_path, env={"CHORALE_SECRET": "the right secret here"}) as server:
+        log = server.log.read_text()
+        port = [w for w in log.split() if w.startswith("127.0.0.1:")]
+        if not port:
+            port = [a for pid in workers_of(server.process.pid) for a in open(f"/proc/{pid}/cmdline").read().split("\0") if ":" in a]
+        done = run("worker", "--coordinator", port[0], env={"CHORALE_SECRET": "the wrong secret here"}, timeout=60)
+        assert done.returncode != 0 and "secret" in done.stderr
+        assert complete(server.url)
+
+
+def test_the_secret_is_on_no_command_line(tmp_path):
+    secret = "not for everybody's eyes"
+    with serving(shared("models/stories260K"), "--tp", 2, tmp_path=tmp_path, env={"CHORALE_SECRET": secret}):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                assert secret.encode() not in open(f"/proc/{pid}/cmdline", "rb").read()
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_lost_worker_ends_jobs_with_an_error(tmp_path, how):
+    with serving(shared("models/stories260K"), "--tp", 2, "--max-model-len", 512, tmp_path=tmp_path) as server:
+        body = json.dumps({**JOB, "max_tokens": 400, "ignore_eos": True, "n": 32, "stream": True})
+        request = urllib.request.Request(server.url + "/v1/completions", data=body.encode(),
+                                         headers={"Content-Type": "application/json"})
+        answer = urllib.request.urlopen(request, timeout=60)
+        answer.readline()  # the stream has begun
+        started = time.monotonic()
+        victim = workers_of(server.process.pid)[-1]
+        os.kill(victim, how)
+        try:
+            rest = answer.read().decode()
+        except (urllib.error.URLError, ConnectionError) as error:
+            pytest.fail(f"the stream broke off without an error: {error}")
+        assert '"error"' in rest and "lost" in rest, rest[-2000:]
+        assert server.process.wait(30) == 3
+        assert time.monotonic() - started < 15
+        if how == signal.SIGSTOP:
+            os.kill(victim, signal.SIGKILL)
+
+
+def test_a_killed_rank_ends_a_world_under_mpirun(tmp_path):
+    with serving(shared("models/stories260K"), "--tp", 2, ranks=2, tmp_path=tmp_path) as server:
+        ranks = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(ranks[-1]), signal.SIGKILL)
+        assert server.process.wait(30) != 0
+
+
+def test_drain_lets_running_jobs_finish(tmp_path):
+    with serving(shared("models/stories260K"), tmp_path=tmp_path) as server:
+        texts = []
+        reader = threading.Thread(target=lambda: texts.append(complete(server.url, max_tokens=480, n=8, ignore_eos=True)))
+        reader.start()
+        while "num_requests_running{" not in (text := urllib.request.urlopen(server.url + "/metrics", timeout=10).read().decode()) or \
+                not any(line.startswith("vllm:num_requests_running{") and line.endswith(" 1") for line in text.splitlines()):
+            assert reader.is_alive()
+        server.process.send_signal(signal.SIGTERM)
+        reader.join(60)
+        assert texts and texts[0]
+        assert server.process.wait(30) == 0
