@@ -33,9 +33,11 @@ CommBenchRow summarise(std::vector<double>& times, CommBenchRow row, double bus_
 
 /// Runs `operation` on all ranks equally often: rank 0 watches the clock and announces how often each round will run.
 template <typename Operation>
-std::vector<double> time_operation(Communicator& comm, const CommBenchOptions& options, size_t bytes, Operation operation) {
-  const int wanted = bytes <= (64u << 10) ? options.iterations
-                                          : std::max<int>(20, static_cast<int>(options.iterations * (64.0 * 1024) / bytes));
+std::vector<double> time_operation(Communicator& comm, const CommBenchOptions& options, size_t bytes,
+                                   Operation operation) {
+  const int wanted = bytes <= (64u << 10)
+                         ? options.iterations
+                         : std::max<int>(20, static_cast<int>(options.iterations * (64.0 * 1024) / bytes));
   for (int i = 0; i < options.warmup; ++i) operation();
   std::vector<double> times;
   const auto begin = Clock::now();
@@ -58,8 +60,7 @@ std::vector<double> time_all_reduce(Communicator& comm, const CommBenchOptions& 
   const TreeSchedule schedule = make_tree_schedule(size, share_leaves(size, size));
   std::vector<float> partials(bytes / sizeof(float), static_cast<float>(comm.rank() + 1));
   std::vector<float> out(partials.size());
-  auto times =
-      time_operation(comm, options, bytes, [&] { comm.tree_all_reduce(schedule, partials, out, soon()); });
+  auto times = time_operation(comm, options, bytes, [&] { comm.tree_all_reduce(schedule, partials, out, soon()); });
   // Some backends add in the caller's partials, as they may; then only a fresh call has a known sum.
   std::ranges::fill(partials, static_cast<float>(comm.rank() + 1));
   comm.tree_all_reduce(schedule, partials, out, soon());
@@ -95,7 +96,8 @@ std::vector<CommBenchRow> measure_communicator(Communicator& comm, const CommBen
   for (size_t bytes : options.sizes) {
     auto times = time_all_reduce(comm, options, bytes);
     if (comm.rank() == 0)
-      rows.push_back(summarise(times, {.test = "all_reduce", .backend = comm.backend(), .ranks = comm.size(), .bytes = bytes},
+      rows.push_back(summarise(times,
+                               {.test = "all_reduce", .backend = comm.backend(), .ranks = comm.size(), .bytes = bytes},
                                2 * (n - 1) / n));
   }
   for (size_t bytes : options.sizes) {
@@ -142,11 +144,12 @@ CommBenchRow measure_control_link(size_t payload_bytes, int iterations) {
 }
 
 std::string to_table(const std::vector<CommBenchRow>& rows) {
-  std::string text = fmt::format("{:<18} {:<14} {:>5} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "test", "backend", "ranks", "bytes",
-                                 "p50 us", "p99 us", "mean us", "algbw GB/s", "busbw GB/s");
+  std::string text = fmt::format("{:<18} {:<14} {:>5} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "test", "backend",
+                                 "ranks", "bytes", "p50 us", "p99 us", "mean us", "algbw GB/s", "busbw GB/s");
   for (const CommBenchRow& row : rows)
-    text += fmt::format("{:<18} {:<14} {:>5} {:>10} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.2f}\n", row.test, row.backend, row.ranks,
-                        row.bytes, row.p50_us, row.p99_us, row.mean_us, row.algbw_gbps, row.busbw_gbps);
+    text += fmt::format("{:<18} {:<14} {:>5} {:>10} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.2f}\n", row.test,
+                        row.backend, row.ranks, row.bytes, row.p50_us, row.p99_us, row.mean_us, row.algbw_gbps,
+                        row.busbw_gbps);
   return text;
 }
 

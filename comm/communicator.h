@@ -1,6 +1,7 @@
-// Communicator: how the ranks of one group exchange bytes and meet partial sums. One interface for all backends (threads, shared
-// memory, MPI, a hybrid that picks per pair, later NCCL); the parallel layers and the stage runner are its only users. All calls are
-// collective in the same order on every member (send/recv pairwise), take a deadline, and give the same bits on every backend.
+// Communicator: how the ranks of one group exchange bytes and meet partial sums. One interface for all backends
+// (threads, shared memory, MPI, a hybrid that picks per pair, later NCCL); the parallel layers and the stage runner are
+// its only users. All calls are collective in the same order on every member (send/recv pairwise), take a deadline, and
+// give the same bits on every backend.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +19,8 @@ using ConstByteSpan = std::span<const std::byte>;
 using ByteSpan = std::span<std::byte>;
 
 /// Thread: one thread at a time, the rank's compute thread.
-/// A deadline that passes, or a peer that is gone, throws Error{kDeadlineExceeded | kPeerLost}; the communicator is then unusable and
-/// the worker process exits (it never goes on with a half-done collective).
+/// A deadline that passes, or a peer that is gone, throws Error{kDeadlineExceeded | kPeerLost}; the communicator is
+/// then unusable and the worker process exits (it never goes on with a half-done collective).
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -35,13 +36,13 @@ class Communicator {
   virtual void barrier(Deadline deadline) = 0;
   virtual void broadcast(ByteSpan data, int root, Deadline deadline) = 0;
 
-  /// Every rank contributes all[offsets[rank] .. offsets[rank+1]) bytes, in place; afterwards `all` is complete on every rank.
-  /// `offsets` has size() + 1 entries; parts may differ in size and be empty.
+  /// Every rank contributes all[offsets[rank] .. offsets[rank+1]) bytes, in place; afterwards `all` is complete on
+  /// every rank. `offsets` has size() + 1 entries; parts may differ in size and be empty.
   virtual void all_gather(ByteSpan all, std::span<const size_t> offsets, Deadline deadline) = 0;
 
-  /// Tree all-reduce (N3). Rank r holds one partial per node in [schedule.first_node[r], first_node[r+1]), stored consecutively in
-  /// `partials` [num_local_nodes, count] (may be overwritten). `out` [count] receives the root, equal bits on every rank. `out` may be
-  /// the first partial's memory.
+  /// Tree all-reduce (N3). Rank r holds one partial per node in [schedule.first_node[r], first_node[r+1]), stored
+  /// consecutively in `partials` [num_local_nodes, count] (may be overwritten). `out` [count] receives the root, equal
+  /// bits on every rank. `out` may be the first partial's memory.
   virtual void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out,
                                Deadline deadline) = 0;
 
@@ -49,7 +50,8 @@ class Communicator {
   virtual void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials,
                                    std::span<const size_t> counts_begin, std::span<float> out, Deadline deadline) = 0;
 
-  /// A communicator of the members (ranks of this one, ascending). Collective over the members only; nullptr is never returned.
+  /// A communicator of the members (ranks of this one, ascending). Collective over the members only; nullptr is never
+  /// returned.
   virtual std::unique_ptr<Communicator> split(const std::vector<int>& members, Deadline deadline) = 0;
 };
 

@@ -18,7 +18,8 @@ namespace {
 using Clock = Deadline::Clock;
 using ReadResult = ControlConnection::ReadResult;
 
-/// Runs the handshake on a fresh connection, on the caller's thread. Returns "" when it is done, else why it is worth another try.
+/// Runs the handshake on a fresh connection, on the caller's thread. Returns "" when it is done, else why it is worth
+/// another try.
 std::string shake_hands(ControlConnection& connection, ClientHandshake& handshake, Deadline deadline) {
   connection.send_raw(handshake.open(), {});
   for (;;) {
@@ -40,7 +41,10 @@ std::string shake_hands(ControlConnection& connection, ClientHandshake& handshak
 class ControlClient::Impl {
  public:
   Impl(ControlClientOptions options, std::unique_ptr<ControlConnection> connection, uint64_t epoch)
-      : options_(std::move(options)), epoch_(epoch), connection_(std::move(connection)), queue_(options_.max_queue_bytes) {
+      : options_(std::move(options)),
+        epoch_(epoch),
+        connection_(std::move(connection)),
+        queue_(options_.max_queue_bytes) {
     connection_->parser().set_max_payload(kMaxFramePayload);
     epoll_ = Fd(epoll_create1(EPOLL_CLOEXEC));
     if (!epoll_) fail(ErrorCode::kSystem, "epoll_create1: {}", std::strerror(errno));
@@ -133,7 +137,8 @@ class ControlClient::Impl {
     if (frame.epoch != epoch_)
       fail(ErrorCode::kCorrupt, "frame '{}' of epoch {}, not {}", to_string(frame.type), frame.epoch, epoch_);
     if (frame.type == MessageType::kHeartbeat) return;
-    if (frame.type < MessageType::kHello) fail(ErrorCode::kCorrupt, "frame '{}' is out of place", to_string(frame.type));
+    if (frame.type < MessageType::kHello)
+      fail(ErrorCode::kCorrupt, "frame '{}' is out of place", to_string(frame.type));
     if (frame.type == MessageType::kStop) told_to_stop_ = true;
     if (!queue_.push({frame.type, std::move(frame.payload)}))
       fail(ErrorCode::kResourceExhausted, "more than {} bytes of messages were not received", options_.max_queue_bytes);
@@ -182,12 +187,13 @@ std::unique_ptr<ControlClient> ControlClient::connect(ControlClientOptions optio
     const Deadline attempt(std::min(deadline.when(), Clock::now() + options.timing.handshake_timeout));
     Fd fd = connect_to(options.host, options.port, attempt, reason);
     if (fd) {
-      auto connection = std::make_unique<ControlConnection>(std::move(fd), kMaxHandshakePayload, options.max_outbox_bytes);
+      auto connection =
+          std::make_unique<ControlConnection>(std::move(fd), kMaxHandshakePayload, options.max_outbox_bytes);
       ClientHandshake handshake(options.secret, options.epoch, options.rank, random_nonce());
       reason = shake_hands(*connection, handshake, attempt);
       if (reason.empty())
-        return std::unique_ptr<ControlClient>(new ControlClient(
-            std::make_unique<Impl>(std::move(options), std::move(connection), handshake.epoch())));
+        return std::unique_ptr<ControlClient>(
+            new ControlClient(std::make_unique<Impl>(std::move(options), std::move(connection), handshake.epoch())));
     }
     if (deadline.expired())
       fail(ErrorCode::kDeadlineExceeded, "no coordinator at {}:{}: {}", options.host, options.port, reason);

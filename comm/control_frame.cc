@@ -65,10 +65,11 @@ std::optional<Frame> FrameParser::next() {
   if (version != kFrameVersion)
     fail(ErrorCode::kCorrupt, "control link version {}, this side speaks {}: use the same build everywhere", version,
          kFrameVersion);
-  if (to_string(type) == "unknown") fail(ErrorCode::kCorrupt, "control frame of unknown type {}", static_cast<int>(type));
+  if (to_string(type) == "unknown")
+    fail(ErrorCode::kCorrupt, "control frame of unknown type {}", static_cast<int>(type));
   if (length > max_payload_)
-    fail(ErrorCode::kCorrupt, "control frame '{}' claims {} bytes, at most {} are allowed here", to_string(type), length,
-         max_payload_);
+    fail(ErrorCode::kCorrupt, "control frame '{}' claims {} bytes, at most {} are allowed here", to_string(type),
+         length, max_payload_);
   if (rest.size() - kFrameHeaderBytes < length) return std::nullopt;
   const auto payload = rest.subspan(kFrameHeaderBytes, length);
   Frame frame{type, epoch, Bytes(payload.begin(), payload.end())};

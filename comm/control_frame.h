@@ -1,5 +1,6 @@
-// Frames of the control link: what one message between a worker and the coordinator looks like on the wire. The parser takes bytes
-// from anywhere (a socket, a fuzzer), holds at most one bounded frame, and trusts nothing. It opens no socket and checks no identity.
+// Frames of the control link: what one message between a worker and the coordinator looks like on the wire. The parser
+// takes bytes from anywhere (a socket, a fuzzer), holds at most one bounded frame, and trusts nothing. It opens no
+// socket and checks no identity.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@ namespace chorale::comm {
 constexpr uint32_t kFrameMagic = 0x4b4c4843;  // "CHLK"
 constexpr uint16_t kFrameVersion = 1;
 constexpr size_t kFrameHeaderBytes = 20;
-constexpr size_t kMaxFramePayload = 64u << 20;   // an authenticated peer
-constexpr size_t kMaxHandshakePayload = 1024;    // before that
+constexpr size_t kMaxFramePayload = 64u << 20;  // an authenticated peer
+constexpr size_t kMaxHandshakePayload = 1024;   // before that
 
 /// New types go at the end: the numbers are the protocol.
 enum class MessageType : uint16_t {
@@ -33,7 +34,7 @@ enum class MessageType : uint16_t {
   kHeartbeat = 21,
   kStop = 22,
   kDrain = 23,
-  kFault = 24,        // worker: why it leaves (text)
+  kFault = 24,  // worker: why it leaves (text)
   kStageReport = 25,
 };
 /// "step_plan"; "unknown" for a number that has no name.
@@ -55,7 +56,8 @@ class FrameParser {
 
   /// Appends bytes as they came.
   void feed(std::span<const std::byte> bytes);
-  /// The next whole frame, if it has arrived. Throws Error{kCorrupt} on a wrong magic, version, type or length; the link is then unusable.
+  /// The next whole frame, if it has arrived. Throws Error{kCorrupt} on a wrong magic, version, type or length; the
+  /// link is then unusable.
   std::optional<Frame> next();
 
  private:

@@ -38,8 +38,9 @@ Proof prove(const std::string& secret, std::string_view role, const Claim& claim
   const Bytes bytes = text.take();
   Proof proof;
   unsigned size = 0;
-  if (HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()), reinterpret_cast<const unsigned char*>(bytes.data()),
-           bytes.size(), reinterpret_cast<unsigned char*>(proof.data()), &size) == nullptr ||
+  if (HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
+           reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
+           reinterpret_cast<unsigned char*>(proof.data()), &size) == nullptr ||
       size != proof.size())
     fail(ErrorCode::kSystem, "OpenSSL cannot compute an HMAC-SHA256");
   return proof;
@@ -177,7 +178,8 @@ std::string secret_from(const std::string& file) {
     const auto value = env(EnvVar::kSecret);
     source = "CHORALE_SECRET";
     if (!value)
-      fail(ErrorCode::kNotFound, "no shared secret: give --secret-file FILE or set CHORALE_SECRET (at least {} characters)",
+      fail(ErrorCode::kNotFound,
+           "no shared secret: give --secret-file FILE or set CHORALE_SECRET (at least {} characters)",
            kMinSecretCharacters);
     secret = *value;
   } else {
@@ -190,8 +192,8 @@ std::string secret_from(const std::string& file) {
   }
   while (!secret.empty() && std::isspace(static_cast<unsigned char>(secret.back()))) secret.pop_back();
   if (secret.size() < kMinSecretCharacters)
-    fail(ErrorCode::kInvalidArgument, "the secret in {} has {} characters, at least {} are needed", source, secret.size(),
-         kMinSecretCharacters);
+    fail(ErrorCode::kInvalidArgument, "the secret in {} has {} characters, at least {} are needed", source,
+         secret.size(), kMinSecretCharacters);
   return secret;
 }
 

@@ -1,6 +1,6 @@
-// Who is at the other end of a control link: a challenge-response both ways with HMAC-SHA256 over a shared secret that never crosses
-// the wire. State machines fed with frames, free of sockets and clocks, so that tests and fuzzers can drive them. They protect the
-// opening of a link, not its later bytes: run the link inside a trusted network.
+// Who is at the other end of a control link: a challenge-response both ways with HMAC-SHA256 over a shared secret that
+// never crosses the wire. State machines fed with frames, free of sockets and clocks, so that tests and fuzzers can
+// drive them. They protect the opening of a link, not its later bytes: run the link inside a trusted network.
 //
 //   worker  -> auth_hello      rank, worker nonce
 //   coord.  -> auth_challenge  coordinator nonce
@@ -32,7 +32,8 @@ class ServerHandshake {
     std::string secret;
     uint64_t epoch = 0;
     int num_ranks = 0;
-    /// Asked last, once the worker has proved itself: a reason to refuse the rank (say, it is connected already), or "".
+    /// Asked last, once the worker has proved itself: a reason to refuse the rank (say, it is connected already), or
+    /// "".
     std::function<std::string(int rank)> objection;
   };
   ServerHandshake(const Expectation& expectation, const Nonce& nonce) : expected_(expectation), nonce_(nonce) {}
@@ -40,8 +41,8 @@ class ServerHandshake {
   /// Returns the bytes to send back. Throws Error{kCorrupt} on a frame that does not belong here.
   Bytes handle(const Frame& frame);
   HandshakeState state() const { return state_; }
-  int rank() const { return rank_; }                          // REQUIRES: state() == kDone
-  const std::string& reason() const { return reason_; }       // when refused: for the log
+  int rank() const { return rank_; }                     // REQUIRES: state() == kDone
+  const std::string& reason() const { return reason_; }  // when refused: for the log
 
  private:
   Bytes handle_hello(const Frame& frame);
@@ -84,8 +85,9 @@ class ClientHandshake {
 /// A new secret of 64 hexadecimal digits. Throws Error{kSystem}.
 std::string random_secret();
 
-/// The first line of `file`, or of the environment variable CHORALE_SECRET when `file` is empty. Warns when others may read the file. Throws
-/// Error{kNotFound} where there is none and Error{kInvalidArgument} for one of fewer than 16 characters.
+/// The first line of `file`, or of the environment variable CHORALE_SECRET when `file` is empty. Warns when others may
+/// read the file. Throws Error{kNotFound} where there is none and Error{kInvalidArgument} for one of fewer than 16
+/// characters.
 std::string secret_from(const std::string& file);
 
 }  // namespace chorale::comm

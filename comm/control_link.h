@@ -1,6 +1,6 @@
-// The control link: one authenticated TCP connection between each worker and the coordinator. It carries plans, results and heartbeats;
-// tensors go through a Communicator. Either end is served by a thread of its own that never computes, so a busy engine or worker stays
-// alive to its peer, and a dead or frozen one is noticed within three heartbeats.
+// The control link: one authenticated TCP connection between each worker and the coordinator. It carries plans, results
+// and heartbeats; tensors go through a Communicator. Either end is served by a thread of its own that never computes,
+// so a busy engine or worker stays alive to its peer, and a dead or frozen one is noticed within three heartbeats.
 #pragma once
 
 #include <chrono>
@@ -46,12 +46,13 @@ struct ControlServerOptions {
   uint64_t epoch = 1;
   int num_ranks = 0;
   LinkTiming timing;
-  int max_strangers = 64;                      // connections that have not proved themselves; more are closed at once
+  int max_strangers = 64;                       // connections that have not proved themselves; more are closed at once
   size_t max_outbox_bytes = size_t{256} << 20;  // a worker that does not read is lost, not waited for
   size_t max_queue_bytes = size_t{256} << 20;   // events that nobody fetched
 };
 
-/// The coordinator's end. Thread: send, broadcast, wait and connected from any thread; start and close from the owner's.
+/// The coordinator's end. Thread: send, broadcast, wait and connected from any thread; start and close from the
+/// owner's.
 class ControlServer {
  public:
   /// Listens; nobody is accepted before start(). Throws Error{kSystem} (address in use, ...).
@@ -60,13 +61,15 @@ class ControlServer {
   uint16_t port() const;
 
   using Handler = std::function<void(LinkEvent)>;
-  /// With a handler, events are handed to it on the link's thread (it must not block or call close); without, they queue for wait().
+  /// With a handler, events are handed to it on the link's thread (it must not block or call close); without, they
+  /// queue for wait().
   void start(Handler handler = nullptr);
 
   /// The next event, or nothing when the deadline passed or the server was closed.
   std::optional<LinkEvent> wait(Deadline deadline);
 
-  /// Never blocks: what the socket does not take at once is queued. False when the rank is not connected (kLost says why).
+  /// Never blocks: what the socket does not take at once is queued. False when the rank is not connected (kLost says
+  /// why).
   bool send(int rank, MessageType type, std::span<const std::byte> payload);
   void broadcast(MessageType type, std::span<const std::byte> payload);
   bool connected(int rank) const;
@@ -98,15 +101,16 @@ struct ControlClientOptions {
 class ControlClient {
  public:
   /// Retries until the deadline while nobody answers: the coordinator may start later. Throws Error{kDeadlineExceeded},
-  /// Error{kInvalidArgument} when refused (with the coordinator's reason), Error{kCorrupt} when the other end is something else.
+  /// Error{kInvalidArgument} when refused (with the coordinator's reason), Error{kCorrupt} when the other end is
+  /// something else.
   static std::unique_ptr<ControlClient> connect(ControlClientOptions options, Deadline deadline);
   ~ControlClient();
 
   uint64_t epoch() const;  // the coordinator's
   /// Never blocks. Throws Error{kPeerLost} with the reason when the link is lost.
   void send(MessageType type, std::span<const std::byte> payload);
-  /// The next message, or nothing at the deadline; uses no CPU while it waits. Throws Error{kPeerLost} when the link is lost and what
-  /// came before was received.
+  /// The next message, or nothing at the deadline; uses no CPU while it waits. Throws Error{kPeerLost} when the link is
+  /// lost and what came before was received.
   std::optional<Message> receive(Deadline deadline);
 
  private:

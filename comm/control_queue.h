@@ -1,5 +1,5 @@
-// The bounded queue through which a link's thread hands events or messages to the thread that computes. Bounded by bytes: a full one
-// refuses, and the link that filled it is dropped.
+// The bounded queue through which a link's thread hands events or messages to the thread that computes. Bounded by
+// bytes: a full one refuses, and the link that filled it is dropped.
 #pragma once
 
 #include <condition_variable>

@@ -28,7 +28,8 @@ constexpr uint64_t kFirstPeerId = 2;
 enum class Stage { kStranger, kProved, kJoined };
 
 struct Peer {
-  Peer(uint64_t id, Fd fd, std::string address, const ServerHandshake::Expectation& expectation, size_t max_outbox_bytes)
+  Peer(uint64_t id, Fd fd, std::string address, const ServerHandshake::Expectation& expectation,
+       size_t max_outbox_bytes)
       : id(id),
         address(std::move(address)),
         connection(std::move(fd), kMaxHandshakePayload, max_outbox_bytes),
@@ -168,7 +169,8 @@ class ControlServer::Impl {
       tune_socket(fd.get());
       const int raw = fd.get();
       const uint64_t id = next_id_++;
-      peers_[id] = std::make_shared<Peer>(id, std::move(fd), address_of(address, size), expectation_, options_.max_outbox_bytes);
+      peers_[id] =
+          std::make_shared<Peer>(id, std::move(fd), address_of(address, size), expectation_, options_.max_outbox_bytes);
       watch(raw, id, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
     }
   }

@@ -180,7 +180,8 @@ bool ControlConnection::flush() {
   const std::lock_guard lock(mutex_);
   if (!reason_.empty()) return false;
   while (written_ < outbox_.size()) {
-    const ssize_t rc = ::send(fd_.get(), outbox_.data() + written_, outbox_.size() - written_, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t rc =
+        ::send(fd_.get(), outbox_.data() + written_, outbox_.size() - written_, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (rc < 0 && errno == EINTR) continue;
     if (rc < 0 && errno == EAGAIN) break;
     if (rc < 0) return fail_locked("cannot send: " + error_text(errno));

@@ -1,5 +1,5 @@
-// Sockets of the control link: opening them with the timeouts that notice a dead host, and one connection's buffered, non-blocking
-// reading and writing. Used by control_server.cc and control_client.cc only.
+// Sockets of the control link: opening them with the timeouts that notice a dead host, and one connection's buffered,
+// non-blocking reading and writing. Used by control_server.cc and control_client.cc only.
 #pragma once
 
 #include <mutex>
@@ -41,8 +41,8 @@ class WakeUp {
   Fd fd_;
 };
 
-/// Thread: read() by the link's thread only; send() and flush() by any; registered edge-triggered for reading and writing, so what
-/// send() could not write goes out from flush() when the kernel reports room.
+/// Thread: read() by the link's thread only; send() and flush() by any; registered edge-triggered for reading and
+/// writing, so what send() could not write goes out from flush() when the kernel reports room.
 class ControlConnection {
  public:
   ControlConnection(Fd fd, size_t max_payload, size_t max_outbox_bytes);

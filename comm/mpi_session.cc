@@ -29,7 +29,8 @@ WorldMap look_around() {
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &map.rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &map.size), "MPI_Comm_size");
   MPI_Comm beside = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, map.rank, MPI_INFO_NULL, &beside), "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, map.rank, MPI_INFO_NULL, &beside),
+            "MPI_Comm_split_type");
   int first = map.rank;
   check_mpi(MPI_Bcast(&first, 1, MPI_INT, 0, beside), "MPI_Bcast");
   std::vector<int> first_of(map.size);

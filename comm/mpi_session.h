@@ -1,6 +1,6 @@
-// The owner of MPI: initialises it when the process was started by mpirun or srun, knows where the ranks are, and finalises it. Made
-// once by the command that runs ranks. It moves one small text before other connections exist; everything else is a Communicator's
-// (comm/world.h).
+// The owner of MPI: initialises it when the process was started by mpirun or srun, knows where the ranks are, and
+// finalises it. Made once by the command that runs ranks. It moves one small text before other connections exist;
+// everything else is a Communicator's (comm/world.h).
 #pragma once
 
 #include <chrono>
@@ -22,8 +22,8 @@ struct WorldMap {
   std::string host_name;
   std::vector<int> host_of{0};  // [size]: hosts are numbered by their first rank; ranks of one host can share memory
   int num_hosts() const;
-  int local_rank() const;     // among the ranks of this host
-  int ranks_on_host() const;  // of this host
+  int local_rank() const;                 // among the ranks of this host
+  int ranks_on_host() const;              // of this host
   std::vector<int> ranks_beside() const;  // the ranks of this host, ascending
 };
 
@@ -33,8 +33,8 @@ class MpiSession {
   struct Options {
     std::chrono::seconds deadline{120};  // of Init and of Finalize; then the process leaves with code 3
   };
-  /// Under a launcher: widens the CPU affinity to the allocation, sets Open MPI's yield_when_idle unless the user did, initialises MPI.
-  /// Alone: a world of one that never touches MPI. Throws Error{kSystem}.
+  /// Under a launcher: widens the CPU affinity to the allocation, sets Open MPI's yield_when_idle unless the user did,
+  /// initialises MPI. Alone: a world of one that never touches MPI. Throws Error{kSystem}.
   static std::unique_ptr<MpiSession> start(const Options& options);
   static std::unique_ptr<MpiSession> start() { return start(Options{}); }
   /// Finalises MPI, unless an exception is on its way: then the other ranks may never come, and mpirun ends them.

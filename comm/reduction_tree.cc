@@ -24,7 +24,8 @@ void collect_nodes(LeafRange node, LeafRange run, std::vector<LeafRange>& nodes)
   collect_nodes({middle, node.end}, run, nodes);
 }
 
-/// Appends the additions below `node` and returns the index where its sum ends. `next` walks over schedule.nodes, left to right.
+/// Appends the additions below `node` and returns the index where its sum ends. `next` walks over schedule.nodes, left
+/// to right.
 int add_below(LeafRange node, int& next, TreeSchedule& schedule) {
   if (schedule.nodes[next] == node) return next++;
   const int middle = split_point(node);
@@ -46,7 +47,8 @@ void halve(LeafRange node, int num_ranks, std::vector<LeafRange>& shares) {
 
 void check_weights(int num_ranks, const std::vector<double>& weights) {
   if (weights.size() != static_cast<size_t>(num_ranks))
-    fail(ErrorCode::kInvalidArgument, "{} shares were given for {} ranks; give one share a rank", weights.size(), num_ranks);
+    fail(ErrorCode::kInvalidArgument, "{} shares were given for {} ranks; give one share a rank", weights.size(),
+         num_ranks);
   for (double weight : weights) {
     if (!std::isfinite(weight) || weight <= 0)
       fail(ErrorCode::kInvalidArgument, "share {} is not a positive number", weight);
@@ -82,13 +84,13 @@ TreeSchedule make_tree_schedule(int num_leaves, const std::vector<LeafRange>& ru
   int covered = 0;
   for (const LeafRange& run : runs) {
     if (run.begin != covered || run.end < run.begin)
-      fail(ErrorCode::kInvalidArgument, "runs must follow each other: [{}, {}) after leaf {}", run.begin, run.end, covered);
+      fail(ErrorCode::kInvalidArgument, "runs must follow each other: [{}, {}) after leaf {}", run.begin, run.end,
+           covered);
     covered = run.end;
     for (const LeafRange& node : maximal_nodes(num_leaves, run)) schedule.nodes.push_back(node);
     schedule.first_node.push_back(static_cast<int>(schedule.nodes.size()));
   }
-  if (covered != num_leaves)
-    fail(ErrorCode::kInvalidArgument, "runs cover {} of {} leaves", covered, num_leaves);
+  if (covered != num_leaves) fail(ErrorCode::kInvalidArgument, "runs cover {} of {} leaves", covered, num_leaves);
   int next = 0;
   add_below({0, num_leaves}, next, schedule);
   CHECK_EQ(static_cast<size_t>(next), schedule.nodes.size());
@@ -98,7 +100,8 @@ TreeSchedule make_tree_schedule(int num_leaves, const std::vector<LeafRange>& ru
 std::vector<LeafRange> share_leaves(int num_leaves, int num_ranks, const std::vector<double>& weights) {
   if (num_ranks < 1) fail(ErrorCode::kInvalidArgument, "{} ranks cannot share {} leaves", num_ranks, num_leaves);
   if (num_ranks > num_leaves)
-    fail(ErrorCode::kInvalidArgument, "{} ranks cannot share {} leaves: every rank needs at least one", num_ranks, num_leaves);
+    fail(ErrorCode::kInvalidArgument, "{} ranks cannot share {} leaves: every rank needs at least one", num_ranks,
+         num_leaves);
   if (!weights.empty()) check_weights(num_ranks, weights);
   const bool equal = std::ranges::all_of(weights, [&](double weight) { return weight == weights.front(); });
 

@@ -1,5 +1,5 @@
-// Ranks as threads with chosen buffer sizes, so that tests can make every message longer than a buffer. Others use make_threads(size)
-// of comm/communicator.h.
+// Ranks as threads with chosen buffer sizes, so that tests can make every message longer than a buffer. Others use
+// make_threads(size) of comm/communicator.h.
 #pragma once
 
 #include <cstddef>

@@ -18,8 +18,8 @@ std::unique_ptr<Communicator> make_world(const MpiSession& session, const WorldO
     if (backend.fits(map) && (best == nullptr || backend.priority > best->priority)) best = &backend;
   }
   if (best == nullptr)
-    fail(ErrorCode::kInvalidArgument, "communication backend '{}' does not fit {} ranks on {} hosts; there are {}", options.backend,
-         map.size, map.num_hosts(), Registry<WorldBackend>::names());
+    fail(ErrorCode::kInvalidArgument, "communication backend '{}' does not fit {} ranks on {} hosts; there are {}",
+         options.backend, map.size, map.num_hosts(), Registry<WorldBackend>::names());
   return best->make(make_mpi_world(), map, options);
 }
 

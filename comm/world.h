@@ -1,5 +1,6 @@
-// Makes the communicator of a whole world from the MPI session: shared memory on one host, MPI between hosts, or both. The backends
-// register themselves in a table (name, priority, when they fit); tests and benches walk over it. Called once by a worker's start.
+// Makes the communicator of a whole world from the MPI session: shared memory on one host, MPI between hosts, or both.
+// The backends register themselves in a table (name, priority, when they fit); tests and benches walk over it. Called
+// once by a worker's start.
 #pragma once
 
 #include <memory>
@@ -19,7 +20,7 @@ struct WorldOptions {
   Deadline deadline = Deadline::after(std::chrono::seconds(60));  // for building the world
   std::string backend;                                            // "" takes the best; else a name from the table
   size_t shared_memory_limit_bytes = SIZE_MAX;                    // tests: pretend that /dev/shm is this small
-  std::vector<int> host_of;                                       // tests: pretend that ranks are on these hosts; empty = as they are
+  std::vector<int> host_of;  // tests: pretend that ranks are on these hosts; empty = as they are
 };
 
 struct WorldBackend {
@@ -30,8 +31,8 @@ struct WorldBackend {
                                         const WorldOptions& options) = nullptr;
 };
 
-/// Collective over the session's ranks. Throws Error{kInvalidArgument} for a backend that does not exist or does not fit, naming those
-/// that do. The session must outlive the communicator.
+/// Collective over the session's ranks. Throws Error{kInvalidArgument} for a backend that does not exist or does not
+/// fit, naming those that do. The session must outlive the communicator.
 std::unique_ptr<Communicator> make_world(const MpiSession& session, const WorldOptions& options);
 
 }  // namespace chorale::comm

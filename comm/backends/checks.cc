@@ -12,8 +12,8 @@ void check_peer(const Communicator& comm, int peer, int tag) {
 
 void check_message_size(size_t sent_bytes, size_t expected_bytes, int source, int tag) {
   if (sent_bytes != expected_bytes)
-    fail(ErrorCode::kInvalidArgument, "rank {} sent {} bytes with tag {} where {} were expected", source, sent_bytes, tag,
-         expected_bytes);
+    fail(ErrorCode::kInvalidArgument, "rank {} sent {} bytes with tag {} where {} were expected", source, sent_bytes,
+         tag, expected_bytes);
 }
 
 void check_offsets(std::span<const size_t> offsets, int num_parts, size_t total) {

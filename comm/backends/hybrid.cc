@@ -1,5 +1,6 @@
-// Several hosts with several ranks each: messages inside a host go through its shared memory, those between hosts and the collectives
-// of a group that spans hosts through MPI. A group inside one host (the usual tensor-parallel group) is a shared memory one.
+// Several hosts with several ranks each: messages inside a host go through its shared memory, those between hosts and
+// the collectives of a group that spans hosts through MPI. A group inside one host (the usual tensor-parallel group) is
+// a shared memory one.
 
 #include <algorithm>
 
@@ -16,7 +17,11 @@ class HybridCommunicator final : public Communicator {
   /// `place[r]` is rank r's place in `local`, or -1 on another host.
   HybridCommunicator(std::unique_ptr<Communicator> all, std::unique_ptr<Communicator> local, std::vector<int> place,
                      std::vector<int> host_of, const SharedMemoryOptions& options)
-      : all_(std::move(all)), local_(std::move(local)), place_(std::move(place)), host_of_(std::move(host_of)), options_(options) {}
+      : all_(std::move(all)),
+        local_(std::move(local)),
+        place_(std::move(place)),
+        host_of_(std::move(host_of)),
+        options_(options) {}
 
   int rank() const override { return all_->rank(); }
   int size() const override { return all_->size(); }
@@ -37,11 +42,12 @@ class HybridCommunicator final : public Communicator {
   void all_gather(ByteSpan all, std::span<const size_t> offsets, Deadline deadline) override {
     all_->all_gather(all, offsets, deadline);
   }
-  void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out, Deadline deadline) override {
+  void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out,
+                       Deadline deadline) override {
     all_->tree_all_reduce(schedule, partials, out, deadline);
   }
-  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials, std::span<const size_t> counts_begin,
-                           std::span<float> out, Deadline deadline) override {
+  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials,
+                           std::span<const size_t> counts_begin, std::span<float> out, Deadline deadline) override {
     all_->tree_reduce_scatter(schedule, partials, counts_begin, out, deadline);
   }
 

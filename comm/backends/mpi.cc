@@ -1,5 +1,5 @@
-// The Communicator over MPI: works between any two ranks, needs nothing but the library. MPI moves bytes; all additions are done here
-// in tree_sum, because the order of additions inside MPI's own reductions is nobody's promise.
+// The Communicator over MPI: works between any two ranks, needs nothing but the library. MPI moves bytes; all additions
+// are done here in tree_sum, because the order of additions inside MPI's own reductions is nobody's promise.
 
 #include <algorithm>
 #include <bit>
@@ -18,7 +18,7 @@
 namespace chorale::comm {
 namespace {
 
-constexpr size_t kPieceBytes = size_t{1} << 30;    // MPI counts are ints
+constexpr size_t kPieceBytes = size_t{1} << 30;     // MPI counts are ints
 constexpr size_t kOneShotBytes = size_t{16} << 10;  // all partials together; above, slices are reduced and gathered
 constexpr unsigned kPollsBeforeDraining = 64;
 constexpr int kCollectiveTag = 0;
@@ -32,7 +32,8 @@ struct Part {
 
 /// Whether the sums of ranks meet pairwise, neighbours first: then the tree is recursive doubling.
 bool is_doubling(const TreeSchedule& schedule, int size) {
-  if (!std::has_single_bit(static_cast<unsigned>(size)) || schedule.nodes.size() != static_cast<size_t>(size)) return false;
+  if (!std::has_single_bit(static_cast<unsigned>(size)) || schedule.nodes.size() != static_cast<size_t>(size))
+    return false;
   for (int r = 0; r < size; ++r)
     if (schedule.first_node[r] != r) return false;
   return std::ranges::all_of(schedule.additions, [](const TreeAdd& add) {
@@ -67,7 +68,8 @@ class MpiCommunicator final : public Communicator {
     check_peer(*this, destination, tag);
     for_pieces(data.size(), [&](size_t begin, size_t size) {
       MPI_Request request;
-      check_mpi(MPI_Isend(data.data() + begin, static_cast<int>(size), MPI_BYTE, destination, tag, messages_, &request), "MPI_Isend");
+      check_mpi(MPI_Isend(data.data() + begin, static_cast<int>(size), MPI_BYTE, destination, tag, messages_, &request),
+                "MPI_Isend");
       // The peer may be blocked in a large send to us: take it in, or neither would ever go on.
       wait({&request, 1}, deadline, "a peer to receive a message", [&](unsigned polls) {
         if (polls >= kPollsBeforeDraining || destination == rank_) drain();
@@ -77,7 +79,8 @@ class MpiCommunicator final : public Communicator {
 
   void recv(ByteSpan data, int source, int tag, Deadline deadline) override {
     check_peer(*this, source, tag);
-    for_pieces(data.size(), [&](size_t begin, size_t size) { recv_piece(data.subspan(begin, size), source, tag, deadline); });
+    for_pieces(data.size(),
+               [&](size_t begin, size_t size) { recv_piece(data.subspan(begin, size), source, tag, deadline); });
   }
 
   void barrier(Deadline deadline) override {
@@ -90,7 +93,8 @@ class MpiCommunicator final : public Communicator {
     if (data.empty()) return;
     for_pieces(data.size(), [&](size_t begin, size_t size) {
       MPI_Request request;
-      check_mpi(MPI_Ibcast(data.data() + begin, static_cast<int>(size), MPI_BYTE, root, collectives_, &request), "MPI_Ibcast");
+      check_mpi(MPI_Ibcast(data.data() + begin, static_cast<int>(size), MPI_BYTE, root, collectives_, &request),
+                "MPI_Ibcast");
       wait({&request, 1}, deadline, "a broadcast");
     });
   }
@@ -106,7 +110,8 @@ class MpiCommunicator final : public Communicator {
     exchange(deadline, "an all-gather");
   }
 
-  void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out, Deadline deadline) override {
+  void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out,
+                       Deadline deadline) override {
     const size_t count = out.size();
     check_partials(schedule, *this, partials.size(), count);
     const bool small = schedule.nodes.size() * out.size_bytes() <= kOneShotBytes;
@@ -119,8 +124,8 @@ class MpiCommunicator final : public Communicator {
     all_gather(std::as_writable_bytes(out), begins, deadline);
   }
 
-  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials, std::span<const size_t> counts_begin,
-                           std::span<float> out, Deadline deadline) override {
+  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials,
+                           std::span<const size_t> counts_begin, std::span<float> out, Deadline deadline) override {
     check_offsets(counts_begin, size_, counts_begin.back());
     check_partials(schedule, *this, partials.size(), counts_begin.back());
     CHECK_EQ(out.size(), counts_begin[rank_ + 1] - counts_begin[rank_]);
@@ -188,7 +193,8 @@ class MpiCommunicator final : public Communicator {
   }
 
   void recv_piece(ByteSpan data, int source, int tag, Deadline deadline) {
-    const auto found = std::ranges::find_if(arrivals_, [&](const Arrival& a) { return a.source == source && a.tag == tag; });
+    const auto found =
+        std::ranges::find_if(arrivals_, [&](const Arrival& a) { return a.source == source && a.tag == tag; });
     if (found != arrivals_.end()) {
       wait({&found->request, 1}, deadline, "a message");
       check_message_size(found->data.size(), data.size(), source, tag);
@@ -197,7 +203,8 @@ class MpiCommunicator final : public Communicator {
       return;
     }
     MPI_Request request;
-    check_mpi(MPI_Irecv(data.data(), static_cast<int>(data.size()), MPI_BYTE, source, tag, messages_, &request), "MPI_Irecv");
+    check_mpi(MPI_Irecv(data.data(), static_cast<int>(data.size()), MPI_BYTE, source, tag, messages_, &request),
+              "MPI_Irecv");
     failed_ = true;
     for (unsigned polls = 0;; ++polls) {
       int done = 0;
@@ -222,22 +229,23 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  /// Runs what is listed in sends_ and recvs_, and empties both. Between two ranks, parts match in the order of their lists.
+  /// Runs what is listed in sends_ and recvs_, and empties both. Between two ranks, parts match in the order of their
+  /// lists.
   void exchange(Deadline deadline, const char* what) {
     requests_.clear();
     for (const Part& part : recvs_) {
       if (part.size == 0) continue;
       for_pieces(part.size, [&](size_t begin, size_t size) {
-        check_mpi(MPI_Irecv(part.data + begin, static_cast<int>(size), MPI_BYTE, part.peer, kCollectiveTag, collectives_,
-                            &requests_.emplace_back()),
+        check_mpi(MPI_Irecv(part.data + begin, static_cast<int>(size), MPI_BYTE, part.peer, kCollectiveTag,
+                            collectives_, &requests_.emplace_back()),
                   "MPI_Irecv");
       });
     }
     for (const Part& part : sends_) {
       if (part.size == 0) continue;
       for_pieces(part.size, [&](size_t begin, size_t size) {
-        check_mpi(MPI_Isend(part.data + begin, static_cast<int>(size), MPI_BYTE, part.peer, kCollectiveTag, collectives_,
-                            &requests_.emplace_back()),
+        check_mpi(MPI_Isend(part.data + begin, static_cast<int>(size), MPI_BYTE, part.peer, kCollectiveTag,
+                            collectives_, &requests_.emplace_back()),
                   "MPI_Isend");
       });
     }
@@ -272,15 +280,16 @@ class MpiCommunicator final : public Communicator {
       const size_t first = schedule.first_node[peer];
       const size_t num_nodes = schedule.first_node[peer + 1] - first;
       sends_.push_back({reinterpret_cast<std::byte*>(partials.data()), partials.size_bytes(), peer});
-      recvs_.push_back({reinterpret_cast<std::byte*>(scratch_.data() + first * count), num_nodes * count * sizeof(float), peer});
+      recvs_.push_back(
+          {reinterpret_cast<std::byte*>(scratch_.data() + first * count), num_nodes * count * sizeof(float), peer});
     }
     exchange(deadline, "an all-reduce");
     add_nodes(schedule, partials, count, 0, count, out);
   }
 
   /// Everybody gets its slice of all partials and adds that.
-  void reduce_slice(const TreeSchedule& schedule, std::span<float> partials, std::span<const size_t> begins, std::span<float> out,
-                    Deadline deadline) {
+  void reduce_slice(const TreeSchedule& schedule, std::span<float> partials, std::span<const size_t> begins,
+                    std::span<float> out, Deadline deadline) {
     const size_t count = begins.back();
     const size_t my_size = begins[rank_ + 1] - begins[rank_];
     scratch_.resize(std::max(scratch_.size(), schedule.nodes.size() * my_size));
@@ -292,13 +301,15 @@ class MpiCommunicator final : public Communicator {
                           (begins[to + 1] - begins[to]) * sizeof(float), to});
       const int from = (rank_ + size_ - step) % size_;
       for (int node = schedule.first_node[from]; node < schedule.first_node[from + 1]; ++node)
-        recvs_.push_back({reinterpret_cast<std::byte*>(scratch_.data() + node * my_size), my_size * sizeof(float), from});
+        recvs_.push_back(
+            {reinterpret_cast<std::byte*>(scratch_.data() + node * my_size), my_size * sizeof(float), from});
     }
     exchange(deadline, "a reduction");
     add_nodes(schedule, partials, count, begins[rank_], my_size, out);
   }
 
-  /// The tree over `size` elements: the others' in scratch_ [num_nodes, size], our own in partials [local_nodes, count] from `begin`.
+  /// The tree over `size` elements: the others' in scratch_ [num_nodes, size], our own in partials [local_nodes, count]
+  /// from `begin`.
   void add_nodes(const TreeSchedule& schedule, std::span<float> partials, size_t count, size_t begin, size_t size,
                  std::span<float> out) {
     nodes_.resize(schedule.nodes.size());

@@ -40,7 +40,8 @@ RegionSizes default_region_sizes(int num_ranks) {
 
 size_t region_bytes(const RegionSizes& sizes) {
   const auto n = static_cast<size_t>(sizes.num_ranks);
-  return n * (sizeof(Published) + sizeof(Doorbell) + sizeof(Presence)) + 2 * n * sizes.slot_bytes + n * n * ring_stride(sizes);
+  return n * (sizeof(Published) + sizeof(Doorbell) + sizeof(Presence)) + 2 * n * sizes.slot_bytes +
+         n * n * ring_stride(sizes);
 }
 
 Mapping::~Mapping() { munmap(base_, size_); }
@@ -52,7 +53,8 @@ std::shared_ptr<Mapping> map_private_region(size_t size) {
   return std::make_shared<Mapping>(base, size);
 }
 
-Region::Region(std::shared_ptr<Mapping> mapping, const RegionSizes& sizes) : mapping_(std::move(mapping)), sizes_(sizes) {
+Region::Region(std::shared_ptr<Mapping> mapping, const RegionSizes& sizes)
+    : mapping_(std::move(mapping)), sizes_(sizes) {
   CHECK_GE(mapping_->size(), region_bytes(sizes));
   CHECK(std::has_single_bit(sizes.channel_bytes) && sizes.slot_bytes % 64 == 0);
   const auto n = static_cast<size_t>(sizes.num_ranks);

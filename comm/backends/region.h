@@ -1,6 +1,6 @@
-// The memory that ranks of one host share (threads of a process, or processes that map one segment): for each rank a published-round
-// counter, a doorbell and two slots for collectives, and for each ordered pair a byte ring for messages. Included by backends only; it
-// knows where things lie and how to wait for them, and moves no data.
+// The memory that ranks of one host share (threads of a process, or processes that map one segment): for each rank a
+// published-round counter, a doorbell and two slots for collectives, and for each ordered pair a byte ring for
+// messages. Included by backends only; it knows where things lie and how to wait for them, and moves no data.
 #pragma once
 
 #include <sys/types.h>
@@ -50,8 +50,8 @@ struct alignas(64) Doorbell {
   std::atomic<uint32_t> sleeping;  // 1 while the rank is about to sleep or sleeps
 };
 struct alignas(64) Presence {
-  std::atomic<uint32_t> left;  // 1 once the rank destroyed its communicator
-  std::atomic<int32_t> pid;    // 0 until the rank arrived
+  std::atomic<uint32_t> left;           // 1 once the rank destroyed its communicator
+  std::atomic<int32_t> pid;             // 0 until the rank arrived
   std::atomic<uint64_t> pid_namespace;  // pids of another one mean nothing here
 };
 struct ByteRing {
@@ -94,9 +94,9 @@ void arrive(const Region& region, int rank);
 bool has_left(const Region& region, int rank);
 [[noreturn]] void fail_waiting(const std::string& for_what, bool peer_left);
 
-/// Returns once ready(): spins `spin`, then sleeps on rank `self`'s doorbell. Throws Error{kPeerLost} when peer_left() and
-/// Error{kDeadlineExceeded} naming `describe()`. Loads in `ready` must be sequentially consistent: either this rank sees the store or
-/// the one who stored sees it sleeping.
+/// Returns once ready(): spins `spin`, then sleeps on rank `self`'s doorbell. Throws Error{kPeerLost} when peer_left()
+/// and Error{kDeadlineExceeded} naming `describe()`. Loads in `ready` must be sequentially consistent: either this rank
+/// sees the store or the one who stored sees it sleeping.
 template <typename Ready, typename PeerLeft, typename Describe>
 void wait_in_region(const Region& region, int self, std::chrono::nanoseconds spin, Deadline deadline, Ready ready,
                     PeerLeft peer_left, Describe describe) {

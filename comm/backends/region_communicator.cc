@@ -10,8 +10,8 @@
 namespace chorale::comm {
 namespace {
 
-// Up to here every rank reads all partials and adds them itself: one meeting. Above, each rank adds a slice and a second meeting
-// gathers the slices, which moves (and adds) less from three ranks on.
+// Up to here every rank reads all partials and adds them itself: one meeting. Above, each rank adds a slice and a
+// second meeting gathers the slices, which moves (and adds) less from three ranks on.
 constexpr size_t kOneShotBytes = 32u << 10;
 
 bool reached(uint32_t rounds, uint32_t wanted) { return static_cast<int32_t>(rounds - wanted) >= 0; }
@@ -49,18 +49,22 @@ bool RegionCommunicator::all_reached(uint32_t rounds) const {
 /// Whether somebody left without ever entering as many rounds: then no collective that needs them all will end.
 bool RegionCommunicator::somebody_left_before(uint32_t rounds) const {
   for (int peer = 0; peer < size_; ++peer)
-    if (peer != rank_ && has_left(*region_, peer) && !reached(region_->published(peer).rounds.load(), rounds)) return true;
+    if (peer != rank_ && has_left(*region_, peer) && !reached(region_->published(peer).rounds.load(), rounds))
+      return true;
   return false;
 }
 
 template <typename Ready>
 void RegionCommunicator::await_rounds(uint32_t wanted, Deadline deadline, Ready ready) {
-  wait_in_region(*region_, rank_, spin_, deadline, ready, [&] { return somebody_left_before(wanted); }, [&] {
-    std::string missing;
-    for (int peer = 0; peer < size_; ++peer)
-      if (peer != rank_ && !reached(region_->published(peer).rounds.load(), wanted)) missing += fmt::format(" {}", peer);
-    return fmt::format("rank{} of {} to enter a collective (round {})", missing, size_, wanted);
-  });
+  wait_in_region(
+      *region_, rank_, spin_, deadline, ready, [&] { return somebody_left_before(wanted); },
+      [&] {
+        std::string missing;
+        for (int peer = 0; peer < size_; ++peer)
+          if (peer != rank_ && !reached(region_->published(peer).rounds.load(), wanted))
+            missing += fmt::format(" {}", peer);
+        return fmt::format("rank{} of {} to enter a collective (round {})", missing, size_, wanted);
+      });
 }
 
 std::byte* RegionCommunicator::enter_round(Deadline deadline) {
@@ -128,7 +132,8 @@ void RegionCommunicator::all_gather(ByteSpan all, std::span<const size_t> offset
 
 size_t RegionCommunicator::chunk_elements(const TreeSchedule& schedule) const {
   int most_nodes = 1;
-  for (int r = 0; r < size_; ++r) most_nodes = std::max(most_nodes, schedule.first_node[r + 1] - schedule.first_node[r]);
+  for (int r = 0; r < size_; ++r)
+    most_nodes = std::max(most_nodes, schedule.first_node[r + 1] - schedule.first_node[r]);
   const size_t elements = region_->sizes().slot_bytes / sizeof(float) / most_nodes;
   CHECK_GT(elements, 0u);
   return elements >= 16 ? elements / 16 * 16 : elements;
@@ -139,11 +144,13 @@ void RegionCommunicator::publish_partials(const TreeSchedule& schedule, std::spa
                                           size_t begin, size_t size, Deadline deadline) {
   const int local_nodes = schedule.first_node[rank_ + 1] - schedule.first_node[rank_];
   auto* slot = reinterpret_cast<float*>(enter_round(deadline));
-  for (int k = 0; k < local_nodes; ++k) copy_bytes(slot + k * size, partials.data() + k * count + begin, size * sizeof(float));
+  for (int k = 0; k < local_nodes; ++k)
+    copy_bytes(slot + k * size, partials.data() + k * count + begin, size * sizeof(float));
   publish(Audience::kWaitsForAll);
 }
 
-/// Points node_sources_ at element begin + skip of every node: in the slots of the others, in the caller's memory for our own.
+/// Points node_sources_ at element begin + skip of every node: in the slots of the others, in the caller's memory for
+/// our own.
 void RegionCommunicator::point_at_partials(const TreeSchedule& schedule, std::span<const float> partials, size_t count,
                                            size_t begin, size_t size, size_t skip) {
   node_sources_.resize(schedule.nodes.size());
@@ -198,14 +205,16 @@ void RegionCommunicator::reduce_two_shot(const TreeSchedule& schedule, std::span
     for (int peer = 0; peer < size_; ++peer) {
       if (peer == rank_) continue;
       const size_t theirs = slice_begin(size, peer, size_);
-      copy_bytes(out.data() + begin + theirs, slot_of(peer), (slice_begin(size, peer + 1, size_) - theirs) * sizeof(float));
+      copy_bytes(out.data() + begin + theirs, slot_of(peer),
+                 (slice_begin(size, peer + 1, size_) - theirs) * sizeof(float));
     }
     finish_round();
   }
 }
 
 void RegionCommunicator::tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials,
-                                             std::span<const size_t> counts_begin, std::span<float> out, Deadline deadline) {
+                                             std::span<const size_t> counts_begin, std::span<float> out,
+                                             Deadline deadline) {
   const size_t count = counts_begin.back();
   check_offsets(counts_begin, size_, count);
   check_partials(schedule, *this, partials.size(), count);

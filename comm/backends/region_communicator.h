@@ -1,5 +1,5 @@
-// The Communicator over a Region: the same code serves threads (thread.cc) and processes of one host (shared_memory.cc), which only
-// differ in where the region comes from. Included by backends only.
+// The Communicator over a Region: the same code serves threads (thread.cc) and processes of one host
+// (shared_memory.cc), which only differ in where the region comes from. Included by backends only.
 #pragma once
 
 #include <deque>
@@ -12,9 +12,9 @@
 
 namespace chorale::comm {
 
-/// Collectives run in rounds that every rank enters in the same order. A rank writes its slot of the round, publishes, waits for the
-/// ranks it needs and reads their slots. Entering round r says that the rank is done with reading round r - 1, so a slot may be
-/// written again, two rounds later, once all have entered the round between.
+/// Collectives run in rounds that every rank enters in the same order. A rank writes its slot of the round, publishes,
+/// waits for the ranks it needs and reads their slots. Entering round r says that the rank is done with reading round r
+/// - 1, so a slot may be written again, two rounds later, once all have entered the round between.
 class RegionCommunicator : public Communicator {
  public:
   RegionCommunicator(std::shared_ptr<Region> region, int rank, std::chrono::nanoseconds spin);
@@ -29,8 +29,8 @@ class RegionCommunicator : public Communicator {
   void all_gather(ByteSpan all, std::span<const size_t> offsets, Deadline deadline) override;
   void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out,
                        Deadline deadline) override;
-  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials, std::span<const size_t> counts_begin,
-                           std::span<float> out, Deadline deadline) override;
+  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials,
+                           std::span<const size_t> counts_begin, std::span<float> out, Deadline deadline) override;
 
  protected:
   std::chrono::nanoseconds spin() const { return spin_; }
@@ -64,10 +64,10 @@ class RegionCommunicator : public Communicator {
   const std::byte* slot_of(int peer) const { return region_->slot(peer, round_); }
   void finish_round() { ++round_; }
 
-  void publish_partials(const TreeSchedule& schedule, std::span<const float> partials, size_t count, size_t begin, size_t size,
-                        Deadline deadline);
-  void point_at_partials(const TreeSchedule& schedule, std::span<const float> partials, size_t count, size_t begin, size_t size,
-                         size_t skip);
+  void publish_partials(const TreeSchedule& schedule, std::span<const float> partials, size_t count, size_t begin,
+                        size_t size, Deadline deadline);
+  void point_at_partials(const TreeSchedule& schedule, std::span<const float> partials, size_t count, size_t begin,
+                         size_t size, size_t skip);
   void reduce_one_shot(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out, size_t chunk,
                        Deadline deadline);
   void reduce_two_shot(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out, size_t chunk,

@@ -1,5 +1,5 @@
-// Messages between two ranks of a region: a byte ring per ordered pair, so that a message larger than the ring streams through it
-// while the receiver copies.
+// Messages between two ranks of a region: a byte ring per ordered pair, so that a message larger than the ring streams
+// through it while the receiver copies.
 
 #include <algorithm>
 #include <cstring>
@@ -32,8 +32,9 @@ void RegionCommunicator::read_ring(int source, ByteSpan data, Deadline deadline)
   const size_t capacity = region_->sizes().channel_bytes;
   while (!data.empty()) {
     // A quarter of the ring at a time, so that the sender refills it while we copy.
-    wait_in_region(*region_, rank_, spin_, deadline, [&] { return readable(source) > 0; },
-                   [&] { return has_left(*region_, source); }, [&] { return fmt::format("a message of rank {}", source); });
+    wait_in_region(
+        *region_, rank_, spin_, deadline, [&] { return readable(source) > 0; },
+        [&] { return has_left(*region_, source); }, [&] { return fmt::format("a message of rank {}", source); });
     const size_t size = std::min({data.size(), readable(source), capacity / 4});
     take_from_ring(source, data.data(), size);
     data = data.subspan(size);
@@ -45,9 +46,10 @@ void RegionCommunicator::write_ring(int destination, ConstByteSpan data, Deadlin
   const size_t capacity = region_->sizes().channel_bytes;
   const auto space = [&] { return capacity - (ring.written.load() - ring.read.load()); };
   while (!data.empty()) {
-    wait_in_region(*region_, rank_, spin_, deadline, [&] { return space() > 0 || anything_to_drain(); },
-                   [&] { return has_left(*region_, destination); },
-                   [&] { return fmt::format("rank {} to receive a message", destination); });
+    wait_in_region(
+        *region_, rank_, spin_, deadline, [&] { return space() > 0 || anything_to_drain(); },
+        [&] { return has_left(*region_, destination); },
+        [&] { return fmt::format("rank {} to receive a message", destination); });
     if (space() == 0) {
       // The peer may itself be blocked in a send to us: take its bytes, or neither would ever go on.
       for (int source = 0; source < size_; ++source) drain(source);
@@ -119,7 +121,8 @@ void RegionCommunicator::recv(ByteSpan data, int source, int tag, Deadline deadl
       return;
     }
     if (source == rank_)
-      fail(ErrorCode::kDeadlineExceeded, "rank {} waits for a message (tag {}) that it did not send itself", rank_, tag);
+      fail(ErrorCode::kDeadlineExceeded, "rank {} waits for a message (tag {}) that it did not send itself", rank_,
+           tag);
     if (!inbox.partial) {
       MessageHeader header;
       read_ring(source, std::as_writable_bytes(std::span(&header, 1)), deadline);

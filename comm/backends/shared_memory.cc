@@ -1,5 +1,5 @@
-// Ranks as processes of one host: the region lies in a POSIX shared memory segment that rank 0 of the group makes and that loses its
-// name as soon as all have mapped it, so that nothing stays behind when processes are killed.
+// Ranks as processes of one host: the region lies in a POSIX shared memory segment that rank 0 of the group makes and
+// that loses its name as soon as all have mapped it, so that nothing stays behind when processes are killed.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -23,7 +23,8 @@ namespace {
 
 class SharedMemoryCommunicator final : public RegionCommunicator {
  public:
-  SharedMemoryCommunicator(std::shared_ptr<Region> region, std::unique_ptr<Communicator> group, const SharedMemoryOptions& options)
+  SharedMemoryCommunicator(std::shared_ptr<Region> region, std::unique_ptr<Communicator> group,
+                           const SharedMemoryOptions& options)
       : RegionCommunicator(std::move(region), group->rank(), spin_time(options.busy_threads_on_host)),
         group_(std::move(group)),
         options_(options) {}
@@ -36,7 +37,8 @@ class SharedMemoryCommunicator final : public RegionCommunicator {
   }
 
  private:
-  std::unique_ptr<Communicator> group_;  // the same ranks over MPI: names segments, and takes over where one cannot be had
+  std::unique_ptr<Communicator>
+      group_;  // the same ranks over MPI: names segments, and takes over where one cannot be had
   const SharedMemoryOptions options_;
 };
 
@@ -52,7 +54,8 @@ std::shared_ptr<Mapping> map_segment(const Fd& fd, size_t size) {
 }
 
 /// An empty offer and the reason when there is no room.
-Offer create_segment(size_t size, const SharedMemoryOptions& options, std::shared_ptr<Mapping>& mapping, std::string& reason) {
+Offer create_segment(size_t size, const SharedMemoryOptions& options, std::shared_ptr<Mapping>& mapping,
+                     std::string& reason) {
   Offer offer;
   if (size > options.limit_bytes) {
     reason = fmt::format("only {} bytes are allowed", options.limit_bytes);
@@ -81,8 +84,10 @@ Offer create_segment(size_t size, const SharedMemoryOptions& options, std::share
 void warn_once(int num_ranks, size_t size, const std::string& reason) {
   static std::atomic<bool> warned{false};
   if (!warned.exchange(true))
-    log_warn("no shared memory segment of {} KiB for {} ranks of this host ({}); using MPI instead, which is slower: enlarge /dev/shm",
-             size >> 10, num_ranks, reason);
+    log_warn(
+        "no shared memory segment of {} KiB for {} ranks of this host ({}); using MPI instead, which is slower: "
+        "enlarge /dev/shm",
+        size >> 10, num_ranks, reason);
 }
 
 const Registry<WorldBackend>::Add kRegistered({
@@ -100,8 +105,8 @@ const Registry<WorldBackend>::Add kRegistered({
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_shared_memory(std::unique_ptr<Communicator> group, const SharedMemoryOptions& options,
-                                                 Deadline deadline) {
+std::unique_ptr<Communicator> make_shared_memory(std::unique_ptr<Communicator> group,
+                                                 const SharedMemoryOptions& options, Deadline deadline) {
   const int num_ranks = group->size();
   const int rank = group->rank();
   if (num_ranks == 1) return group;

@@ -41,15 +41,16 @@ class SingleCommunicator final : public Communicator {
     check_offsets(offsets, 1, all.size());
   }
 
-  void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out, Deadline) override {
+  void tree_all_reduce(const TreeSchedule& schedule, std::span<float> partials, std::span<float> out,
+                       Deadline) override {
     check_partials(schedule, *this, partials.size(), out.size());
     std::vector<const float*> nodes;
     for (size_t k = 0; k < schedule.nodes.size(); ++k) nodes.push_back(partials.data() + k * out.size());
     tree_sum(schedule, nodes, out.size(), out.data());
   }
 
-  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials, std::span<const size_t> counts_begin,
-                           std::span<float> out, Deadline deadline) override {
+  void tree_reduce_scatter(const TreeSchedule& schedule, std::span<float> partials,
+                           std::span<const size_t> counts_begin, std::span<float> out, Deadline deadline) override {
     check_offsets(counts_begin, 1, out.size());
     tree_all_reduce(schedule, partials, out, deadline);
   }

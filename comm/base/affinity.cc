@@ -12,7 +12,8 @@
 namespace chorale {
 namespace {
 
-constexpr std::array<std::string_view, 7> kLaunchers{"mpirun", "mpiexec", "orterun", "orted", "prted", "prterun", "prte"};
+constexpr std::array<std::string_view, 7> kLaunchers{"mpirun", "mpiexec", "orterun", "orted",
+                                                     "prted",  "prterun", "prte"};
 
 struct Process {
   std::string name;
@@ -26,7 +27,8 @@ Process look_up(pid_t pid) {
   const size_t open = line.find('(');
   const size_t close = line.rfind(')');
   if (open == std::string::npos || close == std::string::npos || close + 4 > line.size()) return {};
-  return {line.substr(open + 1, close - open - 1), static_cast<pid_t>(std::strtol(line.c_str() + close + 4, nullptr, 10))};
+  return {line.substr(open + 1, close - open - 1),
+          static_cast<pid_t>(std::strtol(line.c_str() + close + 4, nullptr, 10))};
 }
 
 }  // namespace
@@ -45,7 +47,8 @@ int widen_affinity_to_allocation() {
     if (std::ranges::find(kLaunchers, process.name) != kLaunchers.end()) {
       cpu_set_t allocation;
       cpu_set_t own;
-      if (sched_getaffinity(pid, sizeof(allocation), &allocation) == 0 && sched_getaffinity(0, sizeof(own), &own) == 0) {
+      if (sched_getaffinity(pid, sizeof(allocation), &allocation) == 0 &&
+          sched_getaffinity(0, sizeof(own), &own) == 0) {
         CPU_OR(&allocation, &allocation, &own);
         sched_setaffinity(0, sizeof(allocation), &allocation);
       }

@@ -7,8 +7,8 @@
 namespace chorale {
 namespace {
 
-constexpr EnvVar kAll[] = {EnvVar::kSecret,    EnvVar::kApiKey,   EnvVar::kOmpiWorldSize, EnvVar::kPmixRank, EnvVar::kPmiRank,
-                           EnvVar::kOmpiYieldWhenIdle};
+constexpr EnvVar kAll[] = {EnvVar::kSecret,   EnvVar::kApiKey,  EnvVar::kOmpiWorldSize,
+                           EnvVar::kPmixRank, EnvVar::kPmiRank, EnvVar::kOmpiYieldWhenIdle};
 
 bool is_secret(EnvVar variable) { return variable == EnvVar::kSecret || variable == EnvVar::kApiKey; }
 

@@ -25,7 +25,8 @@ void futex_wait(const std::atomic<uint32_t>& word, uint32_t expected, Deadline d
   // steady_clock is CLOCK_MONOTONIC, which is what FUTEX_WAIT_BITSET measures its absolute time with.
   const auto since_start = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.when().time_since_epoch());
   const int64_t nanoseconds = std::max<int64_t>(0, since_start.count());
-  const timespec until{static_cast<time_t>(nanoseconds / 1'000'000'000), static_cast<long>(nanoseconds % 1'000'000'000)};
+  const timespec until{static_cast<time_t>(nanoseconds / 1'000'000'000),
+                       static_cast<long>(nanoseconds % 1'000'000'000)};
   futex(word, FUTEX_WAIT_BITSET, expected, &until);
 }
 

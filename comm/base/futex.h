@@ -1,5 +1,5 @@
-// Waiting on a 32-bit word in memory that threads or processes share: a short spin, then the kernel's futex with a deadline. Used by
-// the communicators and by thread pools; nothing in this project waits by sleeping in a loop.
+// Waiting on a 32-bit word in memory that threads or processes share: a short spin, then the kernel's futex with a
+// deadline. Used by the communicators and by thread pools; nothing in this project waits by sleeping in a loop.
 #pragma once
 
 #include <atomic>
@@ -23,8 +23,8 @@ inline void cpu_relax() {
 #endif
 }
 
-/// How long to spin before the futex: 20 us, or nothing when `num_busy_threads` on this host exceed the cores, because the spinning
-/// thread would then keep the one it waits for off its core.
+/// How long to spin before the futex: 20 us, or nothing when `num_busy_threads` on this host exceed the cores, because
+/// the spinning thread would then keep the one it waits for off its core.
 std::chrono::nanoseconds spin_time(int num_busy_threads);
 
 /// Spins until `ready()` or until `limit` has passed. Returns whether it became ready.

@@ -1,6 +1,6 @@
-// A program for mpirun: runs the collectives of tests/support/comm_cases.h on every backend that fits and compares the checksums across
-// backends and ranks; with an argument, one of the cases in which a world is lost, or `bench`, which prints a table for
-// docs/results/comm.md. Exit code 0, or 1 with one line; lost worlds exit 3.
+// A program for mpirun: runs the collectives of tests/support/comm_cases.h on every backend that fits and compares the
+// checksums across backends and ranks; with an argument, one of the cases in which a world is lost, or `bench`, which
+// prints a table for docs/results/comm.md. Exit code 0, or 1 with one line; lost worlds exit 3.
 #include <signal.h>
 #include <unistd.h>
 
@@ -120,7 +120,8 @@ void run_all(const MpiSession& session) {
   try {
     world->barrier(Deadline::after(std::chrono::milliseconds(200)));
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::kDeadlineExceeded) leave_lost_world(fmt::format("rank {}: {}", session.rank(), error.what()));
+    if (error.code() == ErrorCode::kDeadlineExceeded)
+      leave_lost_world(fmt::format("rank {}: {}", session.rank(), error.what()));
   }
   fail_test("the barrier ended without the last rank");
 }
@@ -150,7 +151,8 @@ void bench(const MpiSession& session, WorldOptions options) {
     const auto rows = measure_communicator(*world, {});
     if (session.rank() == 0) fmt::print("{}", to_table(rows));
   }
-  if (session.rank() == 0) fmt::print("{}", to_table({measure_control_link(200, 2000), measure_control_link(4000, 2000)}));
+  if (session.rank() == 0)
+    fmt::print("{}", to_table({measure_control_link(200, 2000), measure_control_link(4000, 2000)}));
 }
 
 }  // namespace

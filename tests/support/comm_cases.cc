@@ -83,7 +83,8 @@ void check_reductions(Communicator& comm, std::span<const size_t> counts, Checks
       const TreeSchedule schedule = make_tree_schedule(leaves, runs);
       for (size_t count : counts) {
         if (count > kLarge && (leaves == 16 || num_cuts > 2)) continue;
-        const auto what = fmt::format("{} rank {}/{}, {} leaves, {} elements", comm.backend(), rank, size, leaves, count);
+        const auto what =
+            fmt::format("{} rank {}/{}, {} leaves, {} elements", comm.backend(), rank, size, leaves, count);
         const LeafRange root{0, leaves};
         std::vector<float> partials = local_partials(schedule, rank, count);
         std::vector<float> out(count);

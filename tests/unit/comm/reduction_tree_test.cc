@@ -48,8 +48,7 @@ TEST(ReductionTree, SplitsTheLargerHalfToTheLeft) {
 TEST(ReductionTree, CoversARunWithMaximalNodes) {
   EXPECT_EQ(maximal_nodes(9, {0, 9}), (std::vector<LeafRange>{{0, 9}}));
   EXPECT_EQ(maximal_nodes(9, {3, 6}), (std::vector<LeafRange>{{3, 5}, {5, 6}}));
-  EXPECT_EQ(maximal_nodes(16, {1, 15}),
-            (std::vector<LeafRange>{{1, 2}, {2, 4}, {4, 8}, {8, 12}, {12, 14}, {14, 15}}));
+  EXPECT_EQ(maximal_nodes(16, {1, 15}), (std::vector<LeafRange>{{1, 2}, {2, 4}, {4, 8}, {8, 12}, {12, 14}, {14, 15}}));
   EXPECT_TRUE(maximal_nodes(9, {4, 4}).empty());
   EXPECT_THROW(maximal_nodes(9, {4, 10}), Error);
 }
