@@ -15,8 +15,8 @@ namespace chorale::coordinator::jinja {
 /// Throws TemplateError with the line and what was wrong there.
 Template parse(std::string_view source);
 
-/// Recursive descent; one function for each rule of the grammar. Statements in parser_statements.cc, expressions in
-/// parser_expressions.cc.
+/// Recursive descent; one function for each rule of the grammar. The token stream is in parser.cc, statements in
+/// parser_statements.cc, expressions in parser_expressions.cc and parser_postfix.cc.
 class Parser {
  public:
   explicit Parser(std::string_view source);

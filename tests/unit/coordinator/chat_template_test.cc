@@ -26,7 +26,14 @@ std::string outcome(const ChatTemplate& chat, const Json& messages = Json::array
   return text ? *text : "error: " + text.failure().message;
 }
 
-std::string outcome(const std::string& source) { return outcome(compiled(source)); }
+/// With a small budget of steps, so that hostile templates end soon.
+std::string outcome(const std::string& source) {
+  ChatTemplate chat = compiled(source);
+  RenderLimits limits;
+  limits.max_steps = 1'000'000;
+  chat.set_limits(limits);
+  return outcome(chat);
+}
 
 /// Fails with a message that contains `part`.
 void expect_error(const std::string& source, const std::string& part) {
@@ -132,7 +139,7 @@ TEST(HostileTemplate, EndsWhereItLoopsTooLong) {
   expect_error("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps");
   expect_error("{% for a in range(100001) %}{% endfor %}", "Range too big");
   expect_error("{{ range(-9223372036854775807, 9223372036854775807) }}", "Range too big");
-  expect_error("{{ 'a'|batch(9223372036854775807, 1)|list }}", "too long");
+  expect_error("{{ 'a'|batch(9223372036854775807, 1)|list }}", "needs more than");
   expect_error("{{ 'a'|slice(9223372036854775807)|list|length }}", "needs more than");
 }
 
@@ -156,7 +163,7 @@ TEST(HostileTemplate, EndsWhereItAsksForTooMuchMemory) {
       "}}",
       "needs more than");
   expect_error("{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", "needs more than");
-  expect_error("{% for i in range(99999) %}{% set n = namespace(a='x' * 9999) %}{% endfor %}", "bytes of values");
+  expect_error("{% for i in range(99999) %}{% set n = namespace(a='x' * 9999) %}{% endfor %}", "needs more than");
 }
 
 TEST(HostileTemplate, EndsWhereItGoesTooDeep) {
