@@ -1,5 +1,5 @@
-// The control link's frame parser and both handshakes on any bytes, cut anywhere: an Error, a refusal, or frames within
-// their bounds. needs: comm
+// The control link: frame parser and both handshakes on any bytes, cut anywhere: an Error or a refusal, never more.
+// needs: comm
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
