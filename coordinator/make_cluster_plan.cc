@@ -142,6 +142,10 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.num_kv_blocks = request.num_kv_blocks > 0 ? request.num_kv_blocks
                                                  : std::min(affordable_blocks(request, plan, hellos),
                                                             request.max_num_seqs * blocks_for(plan.max_model_len));
+  if (plan.num_kv_blocks < 1)
+    fail(ErrorCode::kResourceExhausted, "the KV cache has no room for a single block of {} tokens ({} bytes on rank 0); raise {}",
+         kBlockTokens, kv_block_bytes(plan.config, plan.layout, 0, plan.numerics.cache),
+         request.kv_cache_memory_bytes > 0 ? "--kv-cache-memory-bytes" : "--kv-cache-memory-bytes or free memory");
   plan.validate();
   check_memory(plan, hellos);
   return plan;

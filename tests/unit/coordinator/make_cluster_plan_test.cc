@@ -1,0 +1,145 @@
+#include "coordinator/make_cluster_plan.h"
+
+#include <functional>
+
+#include <gtest/gtest.h>
+
+#include "comm/base/error.h"
+#include "tests/unit/coordinator/toy_model.h"
+
+namespace chorale::coordinator {
+namespace {
+
+using parallel::ClusterPlan;
+using parallel::Isa;
+using parallel::WorkerHello;
+using test::toy_config;
+using test::toy_hellos;
+
+ClusterRequest request_of(int tp, int pp) {
+  ClusterRequest request;
+  request.model_path = "m";
+  request.layout.tp = tp;
+  request.layout.pp = pp;
+  return request;
+}
+
+TEST(MakeClusterPlan, ChoosesTypeClassThreadsAndSpinning) {
+  const ClusterPlan plan = make_cluster_plan(request_of(2, 2), toy_config(), toy_hellos(4, 2), 9);
+  plan.validate();
+  EXPECT_EQ(plan.epoch, 9U);
+  EXPECT_EQ(plan.numerics.compute, DType::kBF16);
+  EXPECT_EQ(plan.numerics.cache, DType::kBF16);
+  EXPECT_EQ(plan.numerics.isa, Isa::kAvx512Bf16);
+  EXPECT_EQ(plan.numerics.attention_leaves, 9);
+  EXPECT_EQ(plan.threads, 4);
+  EXPECT_GT(plan.spin_us, 0);
+  EXPECT_EQ(plan.max_model_len, 8192);
+}
+
+TEST(MakeClusterPlan, TakesF32ForF32CheckpointsAndTheWeakestInstructionSet) {
+  auto config = toy_config();
+  config.stored_dtype = DType::kF32;
+  auto hellos = toy_hellos(2, 1);
+  hellos[1].best_isa_f32 = Isa::kAvx2;
+  const ClusterPlan plan = make_cluster_plan(request_of(2, 1), config, hellos, 1);
+  EXPECT_EQ(plan.numerics.compute, DType::kF32);
+  EXPECT_EQ(plan.numerics.isa, Isa::kAvx2);
+  ClusterRequest weaker = request_of(2, 1);
+  weaker.isa = Isa::kScalar;
+  EXPECT_EQ(make_cluster_plan(weaker, config, hellos, 1).numerics.isa, Isa::kScalar);
+}
+
+TEST(MakeClusterPlan, DoesNotSpinWhereThreadsExceedCores) {
+  ClusterRequest request = request_of(4, 1);
+  request.threads = 3;
+  EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(4, 4), 1).spin_us, 0);
+  EXPECT_EQ(make_cluster_plan(request_of(4, 1), toy_config(), toy_hellos(4, 4), 1).threads, 2);
+}
+
+TEST(MakeClusterPlan, TakesTheFewestBlocksThatAnyRankHasRoomFor) {
+  const auto config = toy_config();
+  auto hellos = toy_hellos(2, 1, 1ULL << 30);
+  hellos[1].free_memory_bytes = 600ULL << 20;
+  const ClusterPlan plan = make_cluster_plan(request_of(2, 1), config, hellos, 1);
+  const uint64_t room = (600ULL << 20) / 4;
+  EXPECT_EQ(plan.num_kv_blocks, static_cast<int64_t>(room / kv_block_bytes(config, plan.layout, 1, DType::kBF16)));
+}
+
+TEST(MakeClusterPlan, TakesNoMoreBlocksThanTheSequencesNeed) {
+  ClusterRequest request = request_of(1, 1);
+  request.max_num_seqs = 3;
+  request.max_model_len = 100;
+  EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(1, 1), 1).num_kv_blocks, 3 * 7);
+  request.num_kv_blocks = 11;
+  EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(1, 1), 1).num_kv_blocks, 11);
+}
+
+TEST(MakeClusterPlan, RefusesWithBothNumbers) {
+  struct Case {
+    std::string says;
+    std::function<void(ClusterRequest&, std::vector<WorkerHello>&)> change;
+    ErrorCode code = ErrorCode::kInvalidArgument;
+  };
+  const std::vector<Case> cases = {
+      {"", [](auto&, auto&) {}},
+      {"rank 1 on node0 runs build xyz, rank 0 runs abc", [](auto&, auto& hellos) { hellos[1].build_id = "xyz"; }},
+      {"the model has 8192 positions", [](auto& request, auto&) { request.max_model_len = 9000; }},
+      {"--max-num-seqs 0", [](auto& request, auto&) { request.max_num_seqs = 0; }},
+      {"--max-num-batched-tokens -3", [](auto& request, auto&) { request.max_num_batched_tokens = -3; }},
+      {"--num-kv-blocks -1", [](auto& request, auto&) { request.num_kv_blocks = -1; }},
+      {"--threads 5000", [](auto& request, auto&) { request.threads = 5000; }},
+      {"--max-model-len 64 fits", [](auto& request, auto&) { request.num_kv_blocks = 4; }},
+      {"expected at least 512", [](auto& request, auto&) { request.num_kv_blocks = 511; }},
+      {"no room for a single block", [](auto& request, auto&) { request.kv_cache_memory_bytes = 1000; }, ErrorCode::kResourceExhausted},
+      {"the strongest that all ranks have for bf16 is avx2",
+       [](auto& request, auto& hellos) {
+         hellos[0].best_isa_bf16 = Isa::kAvx2;
+         request.isa = Isa::kAvx512;
+       }},
+      {"--isa avx512_bf16",
+       [](auto& request, auto&) {
+         request.dtype = DType::kF32;
+         request.isa = Isa::kAvx512Bf16;
+       }},
+      {"MiB too little",
+       [](auto& request, auto& hellos) {
+         request.max_model_len = 256;
+         for (auto& hello : hellos) hello.free_memory_bytes = 200ULL << 20;
+       },
+       ErrorCode::kResourceExhausted},
+      {"30", [](auto& request, auto&) { request.layout.stages = {29}; }},
+      {"names 2 stages, pp is 1", [](auto& request, auto&) { request.layout.stages = {29, 2}; }},
+      {"shares", [](auto& request, auto&) { request.layout.shares = {1, 2, 3}; }},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.says);
+    ClusterRequest request = request_of(2, 1);
+    request.max_model_len = 0;
+    auto hellos = toy_hellos(2, 2);
+    c.change(request, hellos);
+    try {
+      make_cluster_plan(request, toy_config(), hellos, 1);
+      EXPECT_EQ(c.says, "");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), c.code) << error.what();
+      EXPECT_NE(std::string(error.what()).find(c.says), std::string::npos) << error.what();
+      EXPECT_NE(c.says, "") << error.what();
+    }
+  }
+}
+
+TEST(MakeClusterPlan, RefusesLayoutsThatTheModelCannotBeCutInto) {
+  for (const auto& [tp, pp, says] : {std::tuple(10, 1, "10"), std::tuple(1, 31, "30"), std::tuple(2, 31, "30")}) {
+    try {
+      make_cluster_plan(request_of(tp, pp), toy_config(), toy_hellos(tp * pp, tp * pp), 1);
+      ADD_FAILURE() << tp << " x " << pp;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(std::string(error.what()).find(says), std::string::npos) << error.what();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace chorale::coordinator
