@@ -98,6 +98,8 @@ void ControlWorld::await_hellos(std::vector<WorkerHello>& hellos, Deadline deadl
     if (hello.num_ranks != static_cast<int>(hellos.size()))
       fail(ErrorCode::kInvalidArgument, "rank {} belongs to a world of {} ranks, this one has {}", rank, hello.num_ranks,
            hellos.size());
+    if (hello.rank != event->rank)
+      fail(ErrorCode::kInvalidArgument, "the worker that joined as rank {} says that it is rank {}", rank, hello.rank);
     log_info("rank {} joined from {}: {} cores, {}", rank, hello.host, hello.num_cores, hello.cpu_model);
     num_joined += joined.at(rank) ? 0 : 1;
     joined[rank] = true;
@@ -107,6 +109,7 @@ void ControlWorld::await_hellos(std::vector<WorkerHello>& hellos, Deadline deadl
 
 void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const GaveUp& gave_up) {
   const Deadline deadline = Deadline::after(kLoadDeadline);
+  std::vector<bool> is_ready(hellos.size(), false);
   for (size_t num_ready = 0; num_ready < hellos.size();) {
     const std::optional<LinkEvent> event = next_event(Deadline::after(kAskWhetherGivenUp));
     if (!event) {
@@ -119,6 +122,8 @@ void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const Gav
     if (is_loss(*event)) fail_lost(*event);
     if (event->kind != LinkEvent::Kind::kMessage || event->type != MessageType::kReady) continue;
     const parallel::WorkerReady ready = parallel::WorkerReady::decode(event->payload);
+    if (is_ready.at(static_cast<size_t>(event->rank))) continue;
+    is_ready[static_cast<size_t>(event->rank)] = true;
     ++num_ready;
     log_info("rank {} ready ({}/{}): {:.0f} MiB of weights from {:.0f} MiB of the checkpoint in {:.2f} s, {:.0f} MiB of KV cache, {:.0f} MiB resident",
              event->rank, num_ready, hellos.size(), static_cast<double>(ready.weight_bytes) / kMiB,
