@@ -81,25 +81,18 @@ void BpeModel::encode_word(std::string_view word, std::vector<int32_t>& ids) con
   if (symbols.capacity() > 1u << 16) symbols = {};
 }
 
-std::optional<int32_t> BpeModel::initial_id(std::string_view character, bool is_first, bool is_last) const {
-  const bool prefixed = !is_first && !options_.continuing_subword_prefix.empty();
-  const bool suffixed = is_last && !options_.end_of_word_suffix.empty();
-  if (prefixed || suffixed) {
-    std::string text = prefixed ? options_.continuing_subword_prefix : std::string();
-    text.append(character);
-    if (suffixed) text.append(options_.end_of_word_suffix);
-    return vocabulary_.find(text);
-  }
+/// `text` is one character, with prefix or suffix where the model has them.
+std::optional<int32_t> BpeModel::find_initial(std::string_view text) const {
   size_t offset = 0;
-  const char32_t c = next_char(character, offset);
-  if (c >= kCharTableEnd) return vocabulary_.find(character);
+  const char32_t c = next_char(text, offset);
+  if (c >= kCharTableEnd || offset < text.size()) return vocabulary_.find(text);
   return char_ids_[c] >= 0 ? std::optional(char_ids_[c]) : std::nullopt;
 }
 
-bool BpeModel::push_bytes(std::string_view character, uint32_t begin, std::vector<Symbol>& symbols) const {
-  for (const char byte : character)
+bool BpeModel::push_bytes(std::string_view text, uint32_t begin, std::vector<Symbol>& symbols) const {
+  for (const char byte : text)
     if (byte_ids_[static_cast<uint8_t>(byte)] < 0) return false;
-  for (const char byte : character) symbols.push_back({byte_ids_[static_cast<uint8_t>(byte)], begin++, 1});
+  for (const char byte : text) symbols.push_back({byte_ids_[static_cast<uint8_t>(byte)], begin++, 1});
   return true;
 }
 
@@ -108,19 +101,27 @@ bool BpeModel::push_bytes(std::string_view character, uint32_t begin, std::vecto
 /// library does it.
 void BpeModel::split_into_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
   std::optional<Symbol> unknown;
+  std::string decorated;
   for (size_t i = 0; i < word.size();) {
     const size_t length = utf8_length(word[i]);
-    const std::string_view character = word.substr(i, length);
+    std::string_view text = word.substr(i, length);
     const auto begin = static_cast<uint32_t>(i);
-    const auto id = initial_id(character, i == 0, i + length == word.size());
     i += length;
+    const bool prefixed = begin > 0 && !options_.continuing_subword_prefix.empty();
+    const bool suffixed = i == word.size() && !options_.end_of_word_suffix.empty();
+    if (prefixed || suffixed) {
+      decorated = prefixed ? options_.continuing_subword_prefix : "";
+      decorated.append(text).append(suffixed ? options_.end_of_word_suffix : "");
+      text = decorated;
+    }
+    const auto id = find_initial(text);
     if (id) {
       if (unknown) symbols.push_back(*unknown);
       unknown.reset();
       symbols.push_back({*id, begin, static_cast<uint32_t>(length)});
       continue;
     }
-    if (options_.byte_fallback && push_bytes(character, begin, symbols)) continue;
+    if (options_.byte_fallback && push_bytes(text, begin, symbols)) continue;
     if (!options_.unk_token) continue;
     if (unknown && options_.fuse_unk) {
       unknown->length += static_cast<uint32_t>(length);

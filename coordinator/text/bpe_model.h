@@ -37,8 +37,8 @@ class BpeModel : public Model {
  private:
   void encode_word(std::string_view word, std::vector<int32_t>& ids) const;
   void split_into_symbols(std::string_view word, std::vector<Symbol>& symbols) const;
-  std::optional<int32_t> initial_id(std::string_view character, bool is_first, bool is_last) const;
-  bool push_bytes(std::string_view character, uint32_t begin, std::vector<Symbol>& symbols) const;
+  std::optional<int32_t> find_initial(std::string_view text) const;
+  bool push_bytes(std::string_view text, uint32_t begin, std::vector<Symbol>& symbols) const;
 
   const Vocabulary& vocabulary_;
   BpeOptions options_;

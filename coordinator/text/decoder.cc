@@ -202,7 +202,8 @@ class WordPieceStage : public WholeTokenStage {
 
  private:
   void token(std::string text) override {
-    if (!std::exchange(first_, false)) text.starts_with(prefix_) ? text.erase(0, prefix_.size()) : text.insert(0, 1, ' ');
+    if (!std::exchange(first_, false))
+      text.starts_with(prefix_) ? text.erase(0, prefix_.size()) : text.insert(0, 1, ' ');
     if (cleanup_) {
       constexpr std::pair<std::string_view, std::string_view> kRules[] = {
           {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},

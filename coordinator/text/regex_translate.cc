@@ -36,7 +36,7 @@ constexpr std::array<Named, 9> kPosix = {{{"alpha", R"(\p{Alphabetic})"},
                                           {"lower", R"(\p{Lowercase})"},
                                           {"word", kWord},
                                           {"xdigit", kHex},
-                                          {"punct", R"(\p{P}$+<=>\^`|~)"}}};
+                                          {"punct", R"(\p{P}\p{S})"}}};
 
 std::string lower_name(std::string_view name) {
   std::string lower;
@@ -177,10 +177,15 @@ class Translator {
     at_ += 2;
     if (c == 'v') {
       out_.append("\\x0b");
+    } else if (c == 'x' && peek() == '{') {
+      const size_t close = in_.find('}', at_);
+      if (close == std::string_view::npos) refuse("\\x without '}'");
+      out_.append("\\x").append(in_.substr(at_, close + 1 - at_));
+      at_ = close + 1;
     } else if (c == 'u') {
       const bool braced = peek() == '{';
       const size_t digits = braced ? in_.substr(at_).find('}') - 1 : 4;
-      if (at_ + digits >= in_.size() + (braced ? 0 : 1) || digits == 0 || digits > 8) refuse("\\u without hex digits");
+      if (digits == 0 || digits > 8 || at_ + digits > in_.size()) refuse("\\u without hex digits");
       out_.append("\\x{").append(in_.substr(at_ + (braced ? 1 : 0), digits)).append("}");
       at_ += digits + (braced ? 2 : 0);
     } else if (std::isalpha(static_cast<unsigned char>(c)) != 0 &&

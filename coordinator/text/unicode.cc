@@ -6,6 +6,7 @@
 #include <unicode/normalizer2.h>
 #include <unicode/stringpiece.h>
 #include <unicode/uchar.h>
+#include <unicode/uniset.h>
 
 #include "comm/base/error.h"
 
@@ -67,6 +68,12 @@ size_t repair(std::string_view bytes, std::string& out) {
 
 bool in_mask(char32_t c, uint32_t mask) { return (U_GET_GC_MASK(static_cast<UChar32>(c)) & mask) != 0; }
 
+bool existed_in(char32_t c, int unicode_version) {
+  UVersionInfo age;
+  u_charAge(static_cast<UChar32>(c), age);
+  return age[0] <= unicode_version;
+}
+
 const icu::Normalizer2& normalizer(NormalForm form) {
   UErrorCode status = U_ZERO_ERROR;
   const icu::Normalizer2* found = nullptr;
@@ -78,6 +85,18 @@ const icu::Normalizer2& normalizer(NormalForm form) {
   }
   if (U_FAILURE(status)) fail(ErrorCode::kSystem, "ICU has no normalisation data: {}", u_errorName(status));
   return *found;
+}
+
+/// The reference library normalises by Unicode 9: younger characters stay as they are.
+const icu::UnicodeSet& unicode_9() {
+  static const icu::UnicodeSet* const set = [] {
+    UErrorCode status = U_ZERO_ERROR;
+    auto* made = new icu::UnicodeSet(icu::UnicodeString("[:age=9.0:]"), status);
+    if (U_FAILURE(status)) fail(ErrorCode::kSystem, "ICU has no ages of characters: {}", u_errorName(status));
+    made->freeze();
+    return made;
+  }();
+  return *set;
 }
 
 }  // namespace
@@ -164,22 +183,30 @@ bool is_white_space(char32_t c) {
   return u_isUWhiteSpace(static_cast<UChar32>(c));
 }
 bool is_number(char32_t c) { return in_mask(c, U_GC_N_MASK); }
-bool is_punctuation(char32_t c) { return in_mask(c, U_GC_P_MASK); }
-bool is_mark(char32_t c) { return in_mask(c, U_GC_M_MASK); }
-bool is_other(char32_t c) { return in_mask(c, U_GC_C_MASK); }
-bool is_nonspacing_mark(char32_t c) { return in_mask(c, U_GC_MN_MASK); }
+bool is_punctuation(char32_t c) {
+  if (c == 0x166d || c == 0x111c9) return true;  // until Unicode 12 and 11
+  return in_mask(c, U_GC_P_MASK) && existed_in(c, 8);
+}
+bool is_mark(char32_t c) {
+  if (c == 0x1cf2 || c == 0x1cf3) return true;  // until Unicode 12
+  return in_mask(c, U_GC_M_MASK) && existed_in(c, 9) && c != 0x111c9;
+}
+bool is_other(char32_t c) { return in_mask(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CO_MASK) && existed_in(c, 8); }
+bool is_nonspacing_mark(char32_t c) { return in_mask(c, U_GC_MN_MASK) && existed_in(c, 8); }
 bool is_word(char32_t c) {
   return u_isUAlphabetic(static_cast<UChar32>(c)) || in_mask(c, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) ||
          u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_JOIN_CONTROL);
 }
 
 std::string normalize(std::string_view text, NormalForm form) {
+  const icu::Normalizer2& current = normalizer(form);
+  const icu::StringPiece piece(text.data(), static_cast<int32_t>(text.size()));
   UErrorCode status = U_ZERO_ERROR;
+  if (current.isNormalizedUTF8(piece, status)) return std::string(text);
   std::string out;
   out.reserve(text.size());
   icu::StringByteSink<std::string> sink(&out);
-  normalizer(form).normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink, nullptr,
-                                 status);
+  icu::FilteredNormalizer2(current, unicode_9()).normalizeUTF8(0, piece, sink, nullptr, status);
   if (U_FAILURE(status)) fail(ErrorCode::kSystem, "cannot normalise text: {}", u_errorName(status));
   return out;
 }

@@ -31,11 +31,12 @@ class Utf8Repair {
 
 bool is_white_space(char32_t c);  // White_Space
 bool is_number(char32_t c);       // general categories Nd, Nl, No
-bool is_punctuation(char32_t c);  // P*
-bool is_mark(char32_t c);         // M*
-bool is_nonspacing_mark(char32_t c);
-bool is_word(char32_t c);   // \w of UTS 18: Alphabetic, M*, Nd, Pc, Join_Control
-bool is_other(char32_t c);  // C*: control, format, unassigned, private use
+bool is_word(char32_t c);         // \w of UTS 18: Alphabetic, M*, Nd, Pc, Join_Control
+// The reference library's tables of these are as old as Unicode 8 and 9, and ids depend on them.
+bool is_punctuation(char32_t c);      // P*
+bool is_mark(char32_t c);             // M*
+bool is_nonspacing_mark(char32_t c);  // Mn
+bool is_other(char32_t c);            // Cc, Cf, Co
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 std::string normalize(std::string_view text, NormalForm form);
