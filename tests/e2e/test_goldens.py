@@ -10,20 +10,28 @@ GGUFS = sorted(p.name.removesuffix(".gguf") for p in (SHARED / "goldens/gguf").g
 LOGPROB_TOLERANCE = 2e-4
 
 
-def compare(model, cases, tmp_path, *flags, ranks=0):
+def compare(model, cases, tmp_path, *flags, ranks=0, tolerance=LOGPROB_TOLERANCE):
     jobs = [{"prompt": case["prompt"], "max_tokens": len(case["greedy"]), "temperature": 0, "ignore_eos": True,
              "add_special_tokens": False} for case in cases]
     results, _, done = generate(model, jobs, tmp_path, "--dtype", "f32", *flags, ranks=ranks)
     assert done.returncode == 0, done.stdout
     for case, result in zip(cases, results, strict=True):
         assert result["token_ids"] == case["greedy"]
-        assert result["logprobs"] == pytest.approx(case["logprobs"], abs=LOGPROB_TOLERANCE)
+        if tolerance is not None:
+            assert result["logprobs"] == pytest.approx(case["logprobs"], abs=tolerance)
+
+
+def tolerance_of(golden):
+    """None for folders stored in 16 bits: their reference also rounded the rotary frequencies, which no checkpoint holds (the unit test
+    tests/unit/worker/golden_test.cc rounds them alike and compares all logits)."""
+    return LOGPROB_TOLERANCE if golden["stored_dtype"] == "float32" else None
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_hugging_face_folder(name, tmp_path):
     folder = shared(f"goldens/models/{name}")
-    compare(folder, json.loads((folder / "golden.json").read_text())["cases"], tmp_path)
+    golden = json.loads((folder / "golden.json").read_text())
+    compare(folder, golden["cases"], tmp_path, tolerance=tolerance_of(golden))
 
 
 @pytest.mark.parametrize("name", GGUFS)
@@ -35,7 +43,8 @@ def test_gguf_file(name, tmp_path):
 @pytest.mark.parametrize("name", ["llama3-gqa-rope", "qwen2-uneven-heads", "gpt2-small", "mistral-mqa-window"])
 def test_four_ranks(name, tmp_path):
     folder = shared(f"goldens/models/{name}")
-    compare(folder, json.loads((folder / "golden.json").read_text())["cases"], tmp_path, "--tp", 2, "--pp", 2, ranks=4)
+    golden = json.loads((folder / "golden.json").read_text())
+    compare(folder, golden["cases"], tmp_path, "--tp", 2, "--pp", 2, ranks=4, tolerance=tolerance_of(golden))
 
 
 @pytest.mark.parametrize("name", ["stories260K", "capp-gpt"])
