@@ -64,6 +64,8 @@ constexpr Command kCommands[] = {
     {"serve", "serve a model over HTTP (OpenAI API)", serve},
     {"worker", "one rank of a world whose coordinator runs elsewhere", work},
     {"generate", "run jobs from a file or the command line, without a server", generate},
+    {"tokenize", "text to token ids; chats to text", coordinator::run_tokenize},
+    {"plan", "who holds what: shard map, bytes, KV capacity, numerics class", coordinator::run_plan},
     {"inspect", "what is in a checkpoint", coordinator::run_inspect},
     {"doctor", "is this machine fit to run a world?", coordinator::run_doctor},
 };

@@ -24,12 +24,12 @@ using nlohmann::ordered_json;
 constexpr const char* kExamples = R"(
 Reads standard input, one JSON value a line; writes one JSON value a line to standard output.
 
-Text (JSON strings) to ids (JSON lists):
+Examples: text (JSON strings) to ids (JSON lists)
   echo '"Hello world"' | chorale tokenize --model ./SmolLM2
   echo '"<|im_start|>user"' | chorale tokenize --model model.gguf --parse-special
   echo '"Hello"' | chorale tokenize --model tokenizer.json --add-special
 
-Chats to the text that the model's template makes of them (a JSON string):
+and chats to the text that the model's template makes of them (a JSON string)
   echo '{"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true}' | chorale tokenize --model ./SmolLM2 --chat
   "variables": {"bos_token": "<s>"} on a line changes what the template sees.
 

@@ -82,7 +82,7 @@ def test_generate_formats(tmp_path):
     jobs = tmp_path / "jobs.jsonl"
     jobs.write_text("\n".join([
         '{"prompt": "Once upon", "max_tokens": 5, "temperature": 0}',
-        '{"prompt": ["One", [1, 403]], "max_tokens": 3, "n": 2, "seed": 3}',
+        '{"prompt": ["One", "Two"], "max_tokens": 3, "n": 2, "seed": 3}',
         '{"prompt": "x", "max_tokens": -1}',
         "not json"]) + "\n")
     done = run("generate", "--model", shared("models/stories260K"), "--jobs", jobs, "--json")
