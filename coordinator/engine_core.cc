@@ -79,6 +79,7 @@ void EngineCore::submit(JobId id, JobRequest request, std::shared_ptr<JobSink> s
     facts.stats.request_params_n.observe(r.num_choices);
     facts.stats.request_params_max_tokens.observe(r.max_tokens);
   });
+  if (r.deadline) deadlines_.emplace(*r.deadline, id);
   jobs_.emplace(id, std::move(job));
 }
 
@@ -98,8 +99,14 @@ void EngineCore::end_job(Job& job, Ending ending) {
     if (!job.was_admitted) --facts.num_waiting_jobs;
     (ending == Ending::kCancelled ? facts.stats.finished_abort : facts.stats.finished_error) += static_cast<uint64_t>(num_open);
   });
+  forget(job);
   jobs_.erase(job.id);
   board_.job_ended();
+}
+
+void EngineCore::forget(Job& job) {
+  admitted_.erase(&job);
+  if (job.request.deadline) deadlines_.erase({*job.request.deadline, job.id});
 }
 
 void EngineCore::fail_job(Job& job, const Failure& failure) {
@@ -125,7 +132,8 @@ void EngineCore::lose_world(const std::string& reason) {
 void EngineCore::turn(Time now) {
   next_look_ = now + kLongestSleep;
   if (is_lost_) return;
-  look_at_jobs(now);
+  end_overdue_jobs(now);
+  look_at_readers(now);
   send_plans(now);
   probe_if_idle(now);
   if (!sent_.empty()) {
@@ -138,33 +146,27 @@ void EngineCore::turn(Time now) {
   show_gauges();
 }
 
-void EngineCore::look_at_jobs(Time now) {
-  std::vector<std::pair<Job*, Failure>> failing;
-  for (auto& [id, job] : jobs_) {
-    if (job->request.deadline) {
-      if (now >= *job->request.deadline) {
-        failing.emplace_back(job.get(), Failure{ErrorCode::kDeadlineExceeded, "the job did not finish before its deadline", ""});
-        continue;
-      }
-      look_again_at(*job->request.deadline);
-    }
-    if (!job->was_admitted) continue;  // nothing to read yet
+void EngineCore::end_overdue_jobs(Time now) {
+  while (!deadlines_.empty() && now >= deadlines_.begin()->first)
+    fail_job(*jobs_.at(deadlines_.begin()->second), {ErrorCode::kDeadlineExceeded, "the job did not finish before its deadline", ""});
+  if (!deadlines_.empty()) look_again_at(deadlines_.begin()->first);
+}
+
+void EngineCore::look_at_readers(Time now) {
+  std::vector<Job*> too_slow;
+  for (Job* job : admitted_) {
     const bool is_congested = job->sink->is_congested();
-    if (is_congested != job->congested_since.has_value()) set_paused(*job, is_congested ? Pause::kYes : Pause::kNo);
-    if (!is_congested) {
-      job->congested_since.reset();
-      continue;
+    if (is_congested != job->congested_since.has_value()) {
+      set_paused(*job, is_congested ? Pause::kYes : Pause::kNo);
+      job->congested_since = is_congested ? std::optional(now) : std::nullopt;
     }
-    if (!job->congested_since) job->congested_since = now;
-    if (now - *job->congested_since >= options_.slow_reader_timeout) {
-      failing.emplace_back(job.get(), Failure{ErrorCode::kDeadlineExceeded,
-                                              fmt::format("the reader took nothing for {:.0f} s",
-                                                          seconds(now - *job->congested_since)), ""});
-      continue;
-    }
+    if (!is_congested) continue;
+    if (now - *job->congested_since >= options_.slow_reader_timeout) too_slow.push_back(job);
     look_again_at(now + kLookAtReaders);
   }
-  for (auto& [job, failure] : failing) fail_job(*job, failure);
+  for (Job* job : too_slow)
+    fail_job(*job, {ErrorCode::kDeadlineExceeded,
+                    fmt::format("the reader took nothing for {:.0f} s", seconds(now - *job->congested_since)), ""});
 }
 
 void EngineCore::set_paused(Job& job, Pause pause) {
@@ -201,6 +203,7 @@ void EngineCore::note_admissions(std::span<const Admission> admissions, Time now
       facts.stats.request_queue_time.observe(seconds(now - job.arrival));
     });
     job.was_admitted = true;
+    admitted_.insert(&job);
   }
 }
 

@@ -6,9 +6,12 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "coordinator/engine.h"
@@ -85,7 +88,9 @@ class EngineCore {
   void end_choice(const ChoiceRef& ref, FinishReason reason, Time now);
 
   // engine_core.cc
-  void look_at_jobs(Time now);
+  void end_overdue_jobs(Time now);
+  void look_at_readers(Time now);
+  void forget(Job& job);
   void set_paused(Job& job, Pause pause);
   void send_plans(Time now);
   void send(parallel::StepPlan plan, Time now);
@@ -105,6 +110,8 @@ class EngineCore {
   StepClock step_clock_;
   std::unordered_map<JobId, std::unique_ptr<Job>> jobs_;
   std::unordered_map<uint64_t, ChoiceRef> choices_;  // by sequence id
+  std::unordered_set<Job*> admitted_;                // whose readers are looked at
+  std::set<std::pair<Time, JobId>> deadlines_;
   uint64_t next_sequence_id_ = 1;
   std::deque<SentStep> sent_;  // oldest first
   Time last_answer_{};

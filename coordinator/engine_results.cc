@@ -112,6 +112,7 @@ void EngineCore::end_choice(const ChoiceRef& ref, FinishReason reason, Time now)
     if (choice.choice.num_generated() > 0) stats.request_decode_time.observe(seconds(now - choice.first_token));
   });
   if (--job.num_open_choices > 0) return;
+  forget(job);
   const std::unique_ptr<Job> done = std::move(jobs_.at(job.id));
   jobs_.erase(done->id);
   done->sink->on_done(done->num_cached_tokens);
