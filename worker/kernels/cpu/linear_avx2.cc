@@ -20,10 +20,11 @@ namespace {
 #include "worker/kernels/cpu/linear_tile-inl.h"
 
 constexpr int kMaxRows = 6, kBudget = 6;
+constexpr int kMaxWidenedRows = 5;  // a sixth row would spill: masks and halves need registers too
 
 void launch(OpContext& ctx, const LinearArgs& args) {
   static const panels::TileSet f32 = make_tiles<F32Weights, kMaxRows, kBudget>();
-  static const panels::TileSet widened = make_tiles<WidenedWeights, kMaxRows, kBudget>();
+  static const panels::TileSet widened = make_tiles<WidenedWeights, kMaxWidenedRows, kBudget>();
   panels::run_linear(ctx, args, args.weight->dtype == DType::kF32 ? f32 : widened);
 }
 

@@ -10,7 +10,8 @@ constexpr int64_t kNearBytes = 4096;             // prefetch distance of a singl
 constexpr int64_t kStreamChunkBytes = 32 << 10;  // weights between two visits of a column when one tile holds all rows
 constexpr int64_t kReuseChunkBytes = 128 << 10;  // weights that stay in L2 while every row tile passes over them
 constexpr int kMaxLeaves = 64;
-constexpr int64_t kMaxBlockRows = 18 * kMaxTileRows;       // rows a pass over a panel, one leaf
+constexpr int64_t kMaxBlockRows =
+    18 * kMaxTileRows;  // rows a pass over a panel, one leaf; their packed x shares L2 with the weights
 constexpr int64_t kMaxBlockRowsOfTree = 8 * kMaxTileRows;  // with several levels of sums
 
 /// Rows of x cut into tiles of nearly equal height, packed as the tiles read them.
@@ -36,6 +37,10 @@ struct Problem {
   std::span<const comm::LeafRange> nodes;
   int64_t steps(int64_t k) const { return k / tiles.k_per_step; }
 };
+
+int64_t max_block_rows(const Problem& p) {
+  return (p.depth > 1 ? kMaxBlockRowsOfTree : kMaxBlockRows) / p.tiles.words_per_step;
+}
 
 /// Counts, for every leaf, the nodes that are complete once it is: its sum is then added to that many left siblings,
 /// innermost first.
@@ -166,8 +171,7 @@ void run_part(const Problem& p, int64_t begin, int64_t end, int64_t tile_begin, 
   const PackedWeight& w = *p.args.weight;
   constexpr int64_t kPanelVectors = kPanelWidth / kLaneWidth;
   const auto* data = static_cast<const std::byte*>(w.data.view().data);
-  const int64_t block_tiles =
-      std::max<int64_t>(1, (p.depth > 1 ? kMaxBlockRowsOfTree : kMaxBlockRows) / p.tiles.max_rows);
+  const int64_t block_tiles = std::max<int64_t>(1, max_block_rows(p) / p.tiles.max_rows);
   for (int64_t v = begin; v < end;) {
     const int64_t panel = v / kPanelVectors, panel_end = std::min(end, (panel + 1) * kPanelVectors);
     const int64_t width = std::min(kPanelWidth, w.padded_n() - panel * kPanelWidth);
@@ -210,7 +214,7 @@ void run_linear(OpContext& ctx, const LinearArgs& args, const TileSet& tiles) {
   p.x.words_per_row = p.steps(p.padded_begin[num_leaves]) * tiles.words_per_step;
   p.x.gap = 16;
   p.x.words = ctx.scratch.take<uint32_t>(p.x.num_rows * p.x.words_per_row + p.x.num_tiles * p.x.gap);
-  const int64_t block_rows = std::min(args.x.rows, p.depth > 1 ? kMaxBlockRowsOfTree : kMaxBlockRows);
+  const int64_t block_rows = std::min(args.x.rows, max_block_rows(p));
   const int64_t sums_floats = (block_rows + kMaxTileRows) * kPanelWidth * p.depth;
   float* sums = ctx.scratch.take<float>(sums_floats * ctx.pool.num_threads());
 

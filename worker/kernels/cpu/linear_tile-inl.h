@@ -25,15 +25,18 @@ struct WidenedWeights {
   static constexpr int kKPerStep = 2, kWords = 2;
   template <int R, int V>
   static VEC_INLINE void step(const std::byte* w, const uint32_t* x, Vec (&acc)[R][V]) {
-    Vec first[V], second[V];
-    for (int v = 0; v < V; ++v) load_pairs(w + 64 * v, first[v], second[v]);
+    half_step<R, V, load_upper>(w, x, acc);
+    if constexpr (kReloadWeights)
+      __asm__("" : "+r"(w));  // hides that it is the same memory: loaded again rather than kept
+    half_step<R, V, load_lower>(w, x + R, acc);
+  }
+  template <int R, int V, Vec (*Load)(const void*)>
+  static VEC_INLINE void half_step(const std::byte* w, const uint32_t* x, Vec (&acc)[R][V]) {
+    Vec weight[V];
+    for (int v = 0; v < V; ++v) weight[v] = Load(w + 64 * v);
     for (int r = 0; r < R; ++r) {
       const Vec value = set1(__builtin_bit_cast(float, x[r]));
-      for (int v = 0; v < V; ++v) acc[r][v] = fma(first[v], value, acc[r][v]);
-    }
-    for (int r = 0; r < R; ++r) {
-      const Vec value = set1(__builtin_bit_cast(float, x[R + r]));
-      for (int v = 0; v < V; ++v) acc[r][v] = fma(second[v], value, acc[r][v]);
+      for (int v = 0; v < V; ++v) acc[r][v] = fma(weight[v], value, acc[r][v]);
     }
   }
   static void pack(const void* source, Index k, uint32_t* x, Index stride) {

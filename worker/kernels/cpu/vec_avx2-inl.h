@@ -57,14 +57,18 @@ VEC_INLINE void store_bf16_n(uint16_t* p, Vec x, int n) {
   for (int i = 0; i < n; ++i) p[i] = buffer[i];
 }
 
-/// 16 pairs of bf16: the upper halves of the 32-bit words and the lower halves, as floats.
-VEC_INLINE void load_pairs(const void* p, Vec& upper, Vec& lower) {
-  const __m256i a = _mm256_loadu_si256(static_cast<const __m256i*>(p)),
-                b = _mm256_loadu_si256(static_cast<const __m256i*>(p) + 1);
-  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-  upper = {_mm256_castsi256_ps(_mm256_and_si256(a, mask)), _mm256_castsi256_ps(_mm256_and_si256(b, mask))};
-  lower = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+/// Of 16 pairs of bf16 the upper halves of the 32-bit words, or the lower ones, as floats.
+VEC_INLINE Vec load_upper(const void* p) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u)));
+  const auto* f = static_cast<const float*>(p);
+  return {_mm256_and_ps(_mm256_loadu_ps(f), mask), _mm256_and_ps(_mm256_loadu_ps(f + 8), mask)};
 }
+VEC_INLINE Vec load_lower(const void* p) {
+  const auto* u = static_cast<const __m256i*>(p);
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(u), 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(u + 1), 16))};
+}
+constexpr bool kReloadWeights = true;  // 16 registers, 12 of them sums
 
 VEC_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};

@@ -37,12 +37,13 @@ VEC_INLINE __m256i narrow(Vec x) {
 VEC_INLINE void store_bf16(uint16_t* p, Vec x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
 VEC_INLINE void store_bf16_n(uint16_t* p, Vec x, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(x)); }
 
-/// 16 pairs of bf16: the upper halves of the 32-bit words and the lower halves, as floats.
-VEC_INLINE void load_pairs(const void* p, Vec& upper, Vec& lower) {
-  const __m512i u = _mm512_loadu_si512(p);
-  upper = {_mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
-  lower = {_mm512_castsi512_ps(_mm512_slli_epi32(u, 16))};
+/// Of 16 pairs of bf16 the upper halves of the 32-bit words, or the lower ones, as floats.
+VEC_INLINE Vec load_upper(const void* p) {
+  return {
+      _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
+VEC_INLINE Vec load_lower(const void* p) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))}; }
+constexpr bool kReloadWeights = false;  // 32 registers
 
 VEC_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 VEC_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
