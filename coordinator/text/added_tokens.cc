@@ -85,6 +85,7 @@ void AddedTokens::load(const JsonAt& json, const Vocabulary& vocabulary, const N
     const int64_t file_id = item.member("id").integer();
     if (!file_ids.insert(file_id).second) item.bad(fmt::format("id {} is given to two added tokens", file_id));
     if (token.content.empty()) return;
+    if (file_id >= 0 && file_id < vocabulary.end_id()) token.id = static_cast<int32_t>(file_id);
     add(std::move(token), vocabulary, item.where());
     if (tokens_.back().id != file_id)
       log_warn("{}: added token '{}' has id {} in the file and gets {}, the next free one", item.where(),
@@ -106,7 +107,8 @@ void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary, const std:
   const auto known = vocabulary.find(token.content);
   // The reference library counts on from the number of tokens, not from the largest id.
   const auto next = std::max(static_cast<int32_t>(vocabulary.size()), end_id_);
-  token.id = known ? *known : next;
+  const bool gap = token.id >= 0 && !vocabulary.contains(token.id) && vocabulary.contains(next);
+  token.id = known ? *known : gap ? token.id : next;  // a gap of the vocabulary that the file fills
   if (!known && vocabulary.contains(token.id))
     fail(ErrorCode::kCorrupt, "{}: added token '{:.60}' gets id {}, which '{:.60}' of the vocabulary has", where,
          token.content, token.id, vocabulary.token(token.id));

@@ -18,7 +18,7 @@ namespace chorale::coordinator::text {
 
 struct AddedToken {
   std::string content;
-  int32_t id = 0;
+  int32_t id = -1;
   bool special = false;      // left out of decoded text, and out of the search with ParseSpecial::kNo
   bool normalized = false;   // searched in the normalised text
   bool lstrip = false;       // swallows white space before it

@@ -72,6 +72,22 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
+/// The default model's own file, where one has been fetched: CHORALE_DEFAULT_MODEL names it.
+TEST(TokenizerGguf, GivesTheReferenceIdsForTheDefaultModel) {
+  const char* model = std::getenv("CHORALE_DEFAULT_MODEL");
+  if (model == nullptr) GTEST_SKIP() << "CHORALE_DEFAULT_MODEL does not name the default model's GGUF file";
+  SHARED_OR_SKIP(goldens, "goldens/tokenizers");
+  const auto tokenizer = Tokenizer::from_path(model);
+  const json corpus = read_json(goldens / "corpus.json");
+  const json expected = read_json(goldens / "smollm2-gguf.ids.json");
+  for (size_t i = 0; i < corpus.size(); ++i)
+    EXPECT_EQ(tokenizer->encode(corpus[i].get<std::string>(), AddSpecial::kNo, ParseSpecial::kNo),
+              expected["ids"][i].get<std::vector<int32_t>>());
+  EXPECT_EQ(tokenizer->special().eos_ids, std::vector<int32_t>{2});
+  EXPECT_EQ(tokenizer->special().strings.at("bos_token"), "<|im_start|>");
+  EXPECT_TRUE(tokenizer->chat_template());
+}
+
 /// llama.cpp's own pairs of texts (.inp) and ids (.out).
 TEST(TokenizerGguf, GivesTheIdsOfLlamaCppsOwnTests) {
   SHARED_OR_SKIP(folder, "tokenizers/llamacpp-golden");
