@@ -20,6 +20,7 @@
 #include "comm/base/log.h"
 #include "comm/control_link.h"
 #include "coordinator/child_process.h"
+#include "coordinator/commands/commands.h"
 #include "coordinator/control_world.h"
 #include "coordinator/make_cluster_plan.h"
 
@@ -27,6 +28,7 @@ namespace chorale::coordinator {
 namespace {
 
 constexpr std::chrono::seconds kLeaveDeadline{10};
+constexpr std::chrono::seconds kTermDeadline{5};  // mpirun kills its ranks a second after it asked them
 constexpr int kAwaitedPort = 8701;  // the default that `chorale worker` looks for
 
 std::vector<std::string> mpirun_command(const StartedWorldOptions& options, const ClusterRequest& request,
@@ -101,7 +103,9 @@ int run_started(const StartedWorldOptions& options, const ClusterRequest& reques
   };
   const int exit_code =
       coordinate(ControlWorld::establish(std::move(server), request, config, Deadline::after(options.start_timeout), gave_up));
-  if (launcher && !launcher->wait(Deadline::after(kLeaveDeadline))) launcher->terminate(Deadline::after(kLeaveDeadline));
+  // Workers of a world that ended well leave by themselves; of a lost one some may be frozen, so that waiting would be in vain.
+  const bool lost = exit_code == kExitWorldLost;
+  if (launcher && (lost || !launcher->wait(Deadline::after(kLeaveDeadline)))) launcher->terminate(Deadline::after(kTermDeadline));
   return exit_code;
 }
 

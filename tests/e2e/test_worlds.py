@@ -26,12 +26,18 @@ def complete(url, **changes):
         return json.loads(answer.read())["choices"][0]["text"]
 
 
+def num_running(url):
+    text = urllib.request.urlopen(url + "/metrics", timeout=10).read().decode()
+    line = next(line for line in text.splitlines() if line.startswith("vllm:num_requests_running{"))
+    return float(line.rsplit(" ", 1)[1])
+
+
 def workers_of(pid):
     """Process ids of the ranks below a process (mpirun starts them; orted may stand between)."""
     found = []
     for child in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split():
         command = open(f"/proc/{child}/cmdline", "rb").read().split(b"\0")
-        found += [int(child)] if command[0].endswith(b"chorale") and b"worker" in command else workers_of(child)
+        found += [int(child)] if command[0].endswith(CHORALE.name.encode()) and b"worker" in command else workers_of(child)
     return found
 
 
@@ -130,8 +136,7 @@ def test_drain_lets_running_jobs_finish(tmp_path):
         texts = []
         reader = threading.Thread(target=lambda: texts.append(complete(server.url, max_tokens=480, n=8, ignore_eos=True)))
         reader.start()
-        while "num_requests_running{" not in (text := urllib.request.urlopen(server.url + "/metrics", timeout=10).read().decode()) or \
-                not any(line.startswith("vllm:num_requests_running{") and line.endswith(" 1") for line in text.splitlines()):
+        while num_running(server.url) == 0:
             assert reader.is_alive()
         server.process.send_signal(signal.SIGTERM)
         reader.join(60)
