@@ -112,6 +112,8 @@ parallel::RopeConfig rope_from_hf(const JsonConfig& json, const ModelConfig& con
   };
   reject_partial(json);
   if (scaling) {
+    for (std::string_view key : {"full_attention", "sliding_attention"})
+      if (scaling->has(key)) scaling->refuse(key, "one set of rope parameters for all layers");
     reject_partial(*scaling);
     read_scaling(json, *scaling, config, rope);
   }

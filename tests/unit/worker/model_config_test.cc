@@ -166,6 +166,8 @@ std::vector<Hostile> hostile_configs() {
       {"llama3 with equal bounds",
        rope({{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}, {"high_freq_factor", 4.0}}),
        "high_freq_factor"},
+      {"rope by layer type", with(llama(), "rope_parameters", {{"full_attention", {{"rope_theta", 1e6}}}}),
+       "full_attention"},
       {"partial rotation", with(llama(), "partial_rotary_factor", 0.5), "partial_rotary_factor"},
       {"quantised folder", with(llama(), "quantization_config", {{"quant_method", "gptq"}}), "quantization_config"},
       {"eos is text", with(llama(), "eos_token_id", "</s>"), "eos_token_id"},
