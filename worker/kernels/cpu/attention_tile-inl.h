@@ -4,6 +4,9 @@
 // set. Included inside an anonymous namespace after math-inl.h; kRegisters is the number of Vec sums that stay in
 // registers.
 
+/// Keeps one copy of the big loops: a sanitizer build would take minutes over what they are inlined into.
+#define NEVER_INLINE __attribute__((noinline))
+
 constexpr float kMinusInf = -__builtin_inff();
 
 struct F32Cache {
@@ -32,8 +35,8 @@ constexpr int group_of(int rows, int most) {
 
 /// scores[b][r] = q_r . k for the 16 keys of each of B blocks; the same places of the blocks at `ahead` are fetched.
 template <typename Cache, int R, int B>
-VEC_INLINE void score_blocks(const float (*q)[R], const typename Cache::Element* const* k,
-                             const typename Cache::Element* const* ahead, int head_dim, Vec (*scores)[R]) {
+NEVER_INLINE void score_blocks(const float (*q)[R], const typename Cache::Element* const* k,
+                               const typename Cache::Element* const* ahead, int head_dim, Vec (*scores)[R]) {
   Vec acc[B][R];
   for (int b = 0; b < B; ++b)
     for (int r = 0; r < R; ++r) acc[b][r] = zero();
@@ -55,8 +58,8 @@ VEC_INLINE void score_blocks(const float (*q)[R], const typename Cache::Element*
 
 /// acc = acc * a + sum over keys [begin, end) of p_j v_j, for R items and C vectors of outputs starting at column.
 template <typename Cache, int R, int C>
-VEC_INLINE void add_values(const typename Cache::Element* v, Index v_stride, const float (*p)[kBlockTokens],
-                           const float* a, float (*out)[tiles::kMaxHeadDim], int column, int begin, int end) {
+NEVER_INLINE void add_values(const typename Cache::Element* v, Index v_stride, const float (*p)[kBlockTokens],
+                             const float* a, float (*out)[tiles::kMaxHeadDim], int column, int begin, int end) {
   Vec acc[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) acc[r][c] = mul(load(out[r] + column + 16 * c), set1(a[r]));
@@ -84,8 +87,8 @@ void add_all_values(const typename Cache::Element* v, int padded_dim, const floa
 
 /// One block of 16 keys from `first` on: softmax weights of every item, then the values.
 template <typename Cache, int R>
-void add_block(const tiles::Tile& tile, int first, const typename Cache::Element* v, const Vec* scores,
-               State<R>& state) {
+NEVER_INLINE void add_block(const tiles::Tile& tile, int first, const typename Cache::Element* v, const Vec* scores,
+                            State<R>& state) {
   const AttentionArgs& args = *tile.args;
   alignas(64) float p[R][kBlockTokens];
   alignas(64) float before[16] = {}, after[16] = {}, a[16];
@@ -150,7 +153,7 @@ VEC_INLINE void fetch_values(const tiles::Tile& tile, int block) {
 
 /// Starts `state` afresh and takes the split's blocks left to right.
 template <typename Cache, int R>
-void run_split(const tiles::Tile& tile, const float (*q)[R], int split, State<R>& state) {
+NEVER_INLINE void run_split(const tiles::Tile& tile, const float (*q)[R], int split, State<R>& state) {
   const Index dim = tile.args->cache.head_dim, padded = tile.args->cache.padded_head_dim();
   for (int r = 0; r < R; ++r) {
     state.max[r] = kMinusInf;
