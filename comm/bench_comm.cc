@@ -23,6 +23,7 @@ double microseconds_since(Clock::time_point start) {
 CommBenchRow summarise(std::vector<double>& times, CommBenchRow row, double bus_factor) {
   std::ranges::sort(times);
   const auto at = [&](double quantile) { return times[static_cast<size_t>(quantile * (times.size() - 1) + 0.5)]; };
+  row.num_samples = static_cast<int>(times.size());
   row.p50_us = at(0.50);
   row.p99_us = at(0.99);
   row.mean_us = std::accumulate(times.begin(), times.end(), 0.0) / times.size();

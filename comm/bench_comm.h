@@ -15,6 +15,7 @@ struct CommBenchRow {
   std::string backend;
   int ranks = 0;
   size_t bytes = 0;
+  int num_samples = 0;
   double p50_us = 0;
   double p99_us = 0;
   double mean_us = 0;

@@ -20,22 +20,41 @@ nlohmann::ordered_json or_null(const std::optional<T>& value) {
 std::string show(double value) {
   if (!std::isfinite(value)) return "-";
   const double size = std::abs(value);
-  return size >= 1000 ? fmt::format("{:.0f}", value) : size >= 100 ? fmt::format("{:.1f}", value)
-       : size >= 1 ? fmt::format("{:.2f}", value) : fmt::format("{:.4f}", value);
+  return size >= 1000  ? fmt::format("{:.0f}", value)
+         : size >= 100 ? fmt::format("{:.1f}", value)
+         : size >= 1   ? fmt::format("{:.2f}", value)
+                       : fmt::format("{:.4f}", value);
 }
 std::string show(const std::optional<double>& value) { return value ? show(*value) : "-"; }
 std::string show(const std::optional<int>& value) { return value ? std::to_string(*value) : "-"; }
 
+/// Whole numbers print without a fraction.
+nlohmann::ordered_json number(double value) {
+  constexpr double kExact = 1e15;
+  if (value == std::floor(value) && std::abs(value) < kExact) return static_cast<int64_t>(value);
+  return value;
+}
+
 using Table = std::vector<std::vector<std::string>>;  // [row][column], the header first
 
 Table cells_of(std::span<const Row> rows) {
-  Table table{{"test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class", "read GB/s", "peak Gop/s", "of limit"}};
+  Table table{{"test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class", "read GB/s", "peak Gop/s",
+               "of limit"}};
   for (const auto& [name, value] : rows.front().extra) table[0].push_back(name);
   for (const Row& row : rows) {
-    std::vector<std::string> cells{row.test, std::to_string(row.n), show(row.mean), show(row.p50), show(row.p99), row.unit,
-                                   show(row.threads), show(row.tp), show(row.pp),
-                                   row.numerics_class.empty() ? "-" : row.numerics_class, show(row.read_gbps),
-                                   show(row.peak_gops), row.fraction ? fmt::format("{:.1f} %", 100 * *row.fraction) : "-"};
+    std::vector<std::string> cells{row.test,
+                                   std::to_string(row.n),
+                                   show(row.mean),
+                                   show(row.p50),
+                                   show(row.p99),
+                                   row.unit,
+                                   show(row.threads),
+                                   show(row.tp),
+                                   show(row.pp),
+                                   row.numerics_class.empty() ? "-" : row.numerics_class,
+                                   show(row.read_gbps),
+                                   show(row.peak_gops),
+                                   row.fraction ? fmt::format("{:.1f} %", 100 * *row.fraction) : "-"};
     for (const auto& [name, ignored] : rows.front().extra) {
       const auto found = std::ranges::find(row.extra, name, &std::pair<std::string, double>::first);
       cells.push_back(found == row.extra.end() ? "-" : show(found->second));
@@ -75,7 +94,7 @@ std::string to_json(std::span<const Row> rows) {
                                 {"read_gbps", or_null(row.read_gbps)},
                                 {"peak_gops", or_null(row.peak_gops)},
                                 {"fraction", or_null(row.fraction)}};
-    for (const auto& [name, value] : row.extra) item[name] = value;
+    for (const auto& [name, value] : row.extra) item[name] = number(value);
     list.push_back(std::move(item));
   }
   return list.dump();

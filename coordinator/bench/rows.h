@@ -1,5 +1,5 @@
-// The result rows that every bench prints: one JSON format for scripts, one table for people. The fixed keys are the same for all
-// benches; what only one of them knows goes into `extra`, behind them.
+// The result rows that every bench prints: one JSON format for scripts, one table for people. The fixed keys are the
+// same for all benches; what only one of them knows goes into `extra`, behind them.
 #pragma once
 
 #include <optional>
@@ -19,14 +19,14 @@ struct Row {
   double mean = 0;
   double p50 = 0;  // percentiles of the samples: of rates the high p99 is the best, of times the worst
   double p99 = 0;
-  std::string unit;  // "tok/s", "us", "ms"
+  std::string unit;            // "tok/s", "us", "ms"
   std::optional<int> threads;  // of each rank
   std::optional<int> tp;
   std::optional<int> pp;
-  std::string numerics_class;          // empty: null
-  std::optional<double> read_gbps;     // measured on this machine, beside the samples
-  std::optional<double> peak_gops;     // of the numerics class, measured
-  std::optional<double> fraction;      // of the limit that these two set
+  std::string numerics_class;       // empty: null
+  std::optional<double> read_gbps;  // measured on this machine, beside the samples
+  std::optional<double> peak_gops;  // of the numerics class, measured
+  std::optional<double> fraction;   // of the limit that these two set
   std::vector<std::pair<std::string, double>> extra;
 };
 
@@ -35,7 +35,8 @@ Row make_row(std::string test, std::string unit, std::span<const double> samples
 
 /// [{test, n, mean, p50, p99, unit, threads, tp, pp, class, read_gbps, peak_gops, fraction, ...extra}] on one line.
 std::string to_json(std::span<const Row> rows);
-/// Right-aligned columns under a header; columns that no row fills are left out. Extra values of the first row name further columns.
+/// Right-aligned columns under a header; columns that no row fills are left out. Extra values of the first row name
+/// further columns.
 std::string to_table(std::span<const Row> rows);
 
 /// "8 KiB", "4 MiB", "12 B"

@@ -53,8 +53,8 @@ TEST(BenchRows, PrintTheFixedKeysInOrderAndNullForWhatWasNotMeasured) {
   const auto json = nlohmann::ordered_json::parse(to_json(std::vector{row}));
   std::vector<std::string> keys;
   for (const auto& [key, value] : json.at(0).items()) keys.push_back(key);
-  EXPECT_EQ(keys, (std::vector<std::string>{"test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class", "read_gbps",
-                                            "peak_gops", "fraction", "streams"}));
+  EXPECT_EQ(keys, (std::vector<std::string>{"test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class",
+                                            "read_gbps", "peak_gops", "fraction", "streams"}));
   EXPECT_EQ(json[0]["mean"], 20);
   EXPECT_EQ(json[0]["threads"], 2);
   EXPECT_TRUE(json[0]["fraction"].is_null());

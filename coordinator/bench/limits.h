@@ -1,0 +1,24 @@
+// What a model could reach on a machine: decode reads every weight once a step, prefill multiplies every weight once a
+// token. `bench engine` divides its rates by these limits; they say nothing about a network or a pipeline.
+#pragma once
+
+#include "parallel/cluster_plan.h"
+
+namespace chorale::coordinator::bench {
+
+/// What one step and one token cost, over all ranks of a plan. An operation is a multiply or an add.
+struct ModelCost {
+  double weight_bytes_per_step = 0;       // read once, however many rows the step has
+  double layer_operations_per_token = 0;  // matrices of the layers
+  double head_operations_per_row = 0;     // lm_head, for rows that are sampled
+  double operations_per_key = 0;          // attention: one query token against one key, over all layers and heads
+};
+ModelCost cost_of(const parallel::ClusterPlan& plan);
+
+/// Tokens/s of `streams` sequences that decode together at `mean_context` tokens: the smaller of what bandwidth and
+/// peak allow.
+double decode_limit(const ModelCost& cost, int streams, double mean_context, double read_gbps, double peak_gops);
+/// Tokens/s of one prompt whose last row is sampled: what the peak allows.
+double prefill_limit(const ModelCost& cost, int prompt_tokens, double peak_gops);
+
+}  // namespace chorale::coordinator::bench

@@ -1,0 +1,62 @@
+#include "coordinator/bench/limits.h"
+
+#include <gtest/gtest.h>
+
+#include "coordinator/bench/load.h"
+
+namespace chorale::coordinator::bench {
+namespace {
+
+parallel::ClusterPlan plan_of_1_1b(int tp, int pp) {
+  parallel::ClusterPlan plan;
+  parallel::ModelConfig& config = plan.config;
+  config.vocab_size = 32000;
+  config.hidden_size = 2048;
+  config.intermediate_size = 5632;
+  config.num_layers = 22;
+  config.num_heads = 32;
+  config.num_kv_heads = 4;
+  config.head_dim = 64;
+  plan.numerics.compute = DType::kBF16;
+  plan.layout = parallel::make_layout(config, {.tp = tp, .pp = pp});
+  return plan;
+}
+
+TEST(ModelCost, AgreesWithTheCountByHand) {
+  const ModelCost cost = cost_of(plan_of_1_1b(1, 1));
+  EXPECT_NEAR(cost.weight_bytes_per_step, 2.07e9, 0.01e9);
+  EXPECT_NEAR(cost.layer_operations_per_token + cost.operations_per_key * 256, 1.98e9, 0.01e9);
+}
+
+TEST(ModelCost, IsSharedByTheRanksOfALayout) {
+  const double alone = cost_of(plan_of_1_1b(1, 1)).weight_bytes_per_step;
+  EXPECT_NEAR(cost_of(plan_of_1_1b(2, 2)).weight_bytes_per_step, alone, 0.01 * alone);
+}
+
+TEST(DecodeLimit, IsBandwidthForOneStreamAndThePeakForMany) {
+  const ModelCost cost = cost_of(plan_of_1_1b(1, 1));
+  EXPECT_NEAR(decode_limit(cost, 1, 64, 35, 468), 16.9, 0.1);
+  EXPECT_NEAR(decode_limit(cost, 8, 64, 35, 468), 8 * 16.9, 1);
+  EXPECT_LT(decode_limit(cost, 64, 64, 35, 468), 230);
+}
+
+TEST(PrefillLimit, IsThePeakOverTheOperationsOfAToken) {
+  EXPECT_NEAR(prefill_limit(cost_of(plan_of_1_1b(1, 1)), 512, 468), 236, 1);
+}
+
+TEST(RunCosts, ShareTheWallTimeOfTheStages) {
+  EngineStats before, after;
+  before.stages.resize(2);
+  after.stages.resize(2);
+  after.stages[0] = {.compute_seconds = 3, .comm_seconds = 1, .wait_seconds = 0, .num_reports = 4};
+  after.stages[1] = {.compute_seconds = 4, .comm_seconds = 0, .wait_seconds = 5, .num_reports = 4};
+  after.coordinator_seconds = 0.5;
+  const RunCosts costs = costs_of(before, after, 10, 1000);
+  EXPECT_DOUBLE_EQ(costs.comm_share, 0.125);
+  EXPECT_DOUBLE_EQ(costs.bubble, 0.6);                  // 8 of 20 stage seconds at work
+  EXPECT_DOUBLE_EQ(costs.overhead_us_per_token, 1000);  // the last stage had a step for 9 of 10 s
+  EXPECT_DOUBLE_EQ(costs.coordinator_us_per_token, 500);
+}
+
+}  // namespace
+}  // namespace chorale::coordinator::bench
