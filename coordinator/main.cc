@@ -60,6 +60,9 @@ constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measu
 int serve(int argc, char** argv) { return coordinator::run_serve(argc, argv, kWorker); }
 int work(int argc, char** argv) { return coordinator::run_worker(argc, argv, kWorker); }
 int generate(int argc, char** argv) { return coordinator::run_generate(argc, argv, kWorker); }
+int bench_engine(int argc, char** argv) { return coordinator::run_bench_engine(argc, argv, kWorker); }
+int bench(int argc, char** argv);
+
 constexpr Command kCommands[] = {
     {"serve", "serve a model over HTTP (OpenAI API)", serve},
     {"worker", "one rank of a world whose coordinator runs elsewhere", work},
@@ -67,7 +70,14 @@ constexpr Command kCommands[] = {
     {"tokenize", "text to token ids; chats to text", coordinator::run_tokenize},
     {"plan", "who holds what: shard map, bytes, KV capacity, numerics class", coordinator::run_plan},
     {"inspect", "what is in a checkpoint", coordinator::run_inspect},
+    {"bench", "measure the engine, communication, scaling", bench},
     {"doctor", "is this machine fit to run a world?", coordinator::run_doctor},
+};
+
+constexpr Command kBenches[] = {
+    {"engine", "prefill and decode tokens/s of a model", bench_engine},
+    {"comm", "latency and bandwidth of collectives", coordinator::run_bench_comm},
+    {"scaling", "speed-up over layouts and hosts", coordinator::run_bench_scaling},
 };
 
 template <size_t N>
@@ -89,6 +99,10 @@ int dispatch(int argc, char** argv, std::string_view program, const Command (&co
   if (!name.empty()) std::cerr << fmt::format("error: unknown command '{}'\n", name);
   print_help(std::cerr, program, commands, example);
   return coordinator::kExitUsage;
+}
+
+int bench(int argc, char** argv) {
+  return dispatch(argc, argv, "chorale bench", kBenches, "chorale bench engine --model M -p 512 -n 128 -r 5");
 }
 
 int exit_code_of(const Error& error) {

@@ -8,12 +8,17 @@ constexpr double kGiga = 1e9;
 constexpr double kMultiplyAdd = 2;  // operations
 }  // namespace
 
-ModelCost cost_of(const parallel::ClusterPlan& plan) {
-  const parallel::ModelConfig& config = plan.config;
-  ModelCost cost;
+double weight_bytes_per_step(const parallel::ClusterPlan& plan) {
+  double bytes = 0;
   for (int rank = 0; rank < plan.layout.num_ranks(); ++rank)
-    cost.weight_bytes_per_step +=
-        static_cast<double>(parallel::weight_bytes(config, plan.layout, rank, plan.numerics.compute).read_per_token);
+    bytes += static_cast<double>(
+        parallel::weight_bytes(plan.config, plan.layout, rank, plan.numerics.compute).read_per_token);
+  return bytes;
+}
+
+ModelCost cost_of(const parallel::ModelConfig& config, double weight_bytes_per_step) {
+  ModelCost cost;
+  cost.weight_bytes_per_step = weight_bytes_per_step;
   const auto hidden = static_cast<double>(config.hidden_size);
   const double query_dim = config.num_heads * config.head_dim;
   const double kv_dim = config.num_kv_heads * config.head_dim;
@@ -30,7 +35,7 @@ double decode_limit(const ModelCost& cost, int streams, double mean_context, dou
   const double read_seconds = cost.weight_bytes_per_step / (read_gbps * kGiga);
   const double operations =
       cost.layer_operations_per_token + cost.head_operations_per_row + cost.operations_per_key * mean_context;
-  const double compute_seconds = streams * operations / (peak_gops * kGiga);
+  const double compute_seconds = peak_gops > 0 ? streams * operations / (peak_gops * kGiga) : 0;
   return streams / std::max(read_seconds, compute_seconds);
 }
 

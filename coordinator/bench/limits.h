@@ -13,10 +13,12 @@ struct ModelCost {
   double head_operations_per_row = 0;     // lm_head, for rows that are sampled
   double operations_per_key = 0;          // attention: one query token against one key, over all layers and heads
 };
-ModelCost cost_of(const parallel::ClusterPlan& plan);
+ModelCost cost_of(const parallel::ModelConfig& config, double weight_bytes_per_step);
+/// Bytes that all ranks together read for one step. Throws Error{kUnsupported} for an unknown architecture.
+double weight_bytes_per_step(const parallel::ClusterPlan& plan);
 
 /// Tokens/s of `streams` sequences that decode together at `mean_context` tokens: the smaller of what bandwidth and
-/// peak allow.
+/// peak allow. `peak_gops` 0: not known, the bandwidth alone decides.
 double decode_limit(const ModelCost& cost, int streams, double mean_context, double read_gbps, double peak_gops);
 /// Tokens/s of one prompt whose last row is sampled: what the peak allows.
 double prefill_limit(const ModelCost& cost, int prompt_tokens, double peak_gops);
