@@ -57,7 +57,9 @@ Table cells_of(std::span<const Row> rows) {
                                    row.fraction ? fmt::format("{:.1f} %", 100 * *row.fraction) : "-"};
     for (const auto& [name, ignored] : rows.front().extra) {
       const auto found = std::ranges::find(row.extra, name, &std::pair<std::string, double>::first);
-      cells.push_back(found == row.extra.end() ? "-" : show(found->second));
+      cells.push_back(found == row.extra.end()                    ? "-"
+                      : number(found->second).is_number_integer() ? number(found->second).dump()
+                                                                  : show(found->second));
     }
     table.push_back(std::move(cells));
   }
