@@ -70,13 +70,14 @@ constexpr Command kCommands[] = {
     {"tokenize", "text to token ids; chats to text", coordinator::run_tokenize},
     {"plan", "who holds what: shard map, bytes, KV capacity, numerics class", coordinator::run_plan},
     {"inspect", "what is in a checkpoint", coordinator::run_inspect},
-    {"bench", "measure the engine, communication, scaling", bench},
+    {"bench", "measure the engine, communication, a server, scaling", bench},
     {"doctor", "is this machine fit to run a world?", coordinator::run_doctor},
 };
 
 constexpr Command kBenches[] = {
     {"engine", "prefill and decode tokens/s of a model", bench_engine},
     {"comm", "latency and bandwidth of collectives", coordinator::run_bench_comm},
+    {"serve", "load on a running server", coordinator::run_bench_serve},
     {"scaling", "speed-up over layouts and hosts", coordinator::run_bench_scaling},
 };
 

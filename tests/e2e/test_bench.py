@@ -1,0 +1,114 @@
+"""chorale bench: the fixed JSON keys, alone and over ranks; that numbers stand in the relations that they must, not how large they are."""
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from conftest import run, shared
+
+KEYS = ["test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class", "read_gbps", "peak_gops", "fraction"]
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return shared("models/stories260K")
+
+
+def rows_of(done):
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-4000:]}"
+    rows = json.loads(done.stdout)
+    for row in rows:
+        assert list(row)[: len(KEYS)] == KEYS
+        assert row["n"] >= 1 and all(math.isfinite(row[key]) and row[key] > 0 for key in ("mean", "p50", "p99"))
+    return {row["test"]: row for row in rows}
+
+
+def check_engine_rows(rows, tp, pp, threads):
+    for row in rows.values():
+        assert (row["unit"], row["tp"], row["pp"], row["threads"]) == ("tok/s", tp, pp, threads)
+        assert row["class"].startswith("f32/") and row["read_gbps"] > 0
+        assert row["fraction"] is None or row["fraction"] > 0
+        assert 0 <= row["comm_share"] <= 1 and row["bubble"] <= 1
+        assert 0 < row["coordinator_us_per_token"]
+
+
+def test_engine_alone(stories):
+    rows = rows_of(run("bench", "engine", "--model", stories, "-p", 32, "-n", 8, "-b", "1,4", "-r", 2, "--threads", 1, "--json"))
+    assert list(rows) == ["pp32", "tg8", "tg8x4"]
+    assert rows["tg8x4"]["streams"] == 4
+    assert rows["tg8"]["comm_share"] == 0
+    check_engine_rows(rows, 1, 1, 1)
+
+
+@pytest.mark.parametrize("tp,pp", [(2, 1), (1, 2)])
+def test_engine_over_ranks(stories, tp, pp):
+    rows = rows_of(run("bench", "engine", "--model", stories, "-p", 32, "-n", 8, "-r", 2, "--tp", tp, "--pp", pp, "--threads", 1,
+                       "--json", ranks=2))
+    assert list(rows) == ["pp32", "tg8"]
+    check_engine_rows(rows, tp, pp, 1)
+    if tp == 2:
+        assert rows["tg8"]["comm_share"] > 0
+    else:
+        assert rows["tg8"]["bubble"] > 0.3  # one stream: one of the two stages idles at any time
+
+
+def test_engine_prints_a_table_for_people(stories):
+    done = run("bench", "engine", "--model", stories, "-p", 8, "-n", 0, "-r", 1, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    header, row = done.stdout.splitlines()
+    assert header.split()[:5] == ["test", "n", "mean", "p50", "p99"] and row.split()[0] == "pp8"
+
+
+@pytest.mark.parametrize("flags,what", [
+    (["-p", 0, "-n", 0], "nothing to measure"), (["-r", 0], "--repetitions 0"), (["-b", 0], "--batch 0"), (["-p", "x"], "x"),
+    (["stray"], "unexpected argument 'stray'"), (["--tp", 2], "mpirun -n 2")])
+def test_engine_refuses(stories, flags, what):
+    done = run("bench", "engine", "--model", stories, *flags)
+    assert done.returncode == 2 and what in done.stderr and done.stdout == ""
+
+
+def test_comm_over_ranks():
+    rows = rows_of(run("bench", "comm", "--sizes", "8K,64K", "--backend", "shared_memory,mpi", "--iterations", 40, "--json", ranks=2))
+    assert sorted(rows) == sorted(f"{test} {backend} {size} KiB" for test in ("all_reduce", "send_recv")
+                                  for backend in ("shared_memory", "mpi") for size in (8, 64))
+    row = rows["all_reduce shared_memory 8 KiB"]
+    assert row["unit"] == "us" and row["bytes"] == 8192 and row["ranks"] == 2 and row["n"] >= 40
+    assert row["busbw_gbps"] == pytest.approx(row["algbw_gbps"])  # 2 (n - 1) / n of two ranks
+    assert row["algbw_gbps"] == pytest.approx(8192 / row["mean"] * 1e-3)
+
+
+def test_comm_alone_measures_the_control_link():
+    rows = rows_of(run("bench", "comm", "--sizes", "4K", "--iterations", 20, "--json"))
+    assert list(rows) == ["control_round_trip tcp 4 KiB"]
+
+
+@pytest.mark.parametrize("size", ["0", "3", "8Q", "-4", "2000M", "99999999999999999999"])
+def test_comm_refuses_sizes(size):
+    done = run("bench", "comm", f"--sizes={size}")
+    assert done.returncode == 2 and "--sizes" in done.stderr
+
+
+def test_scaling_writes_table_json_and_plot(stories, tmp_path):
+    done = run("bench", "scaling", "--model", stories, "--layouts", "1x1,2x1", "-p", 16, "-n", 4, "-r", 1, "--out", tmp_path / "scaling")
+    assert done.returncode == 0, done.stderr
+    assert "speed-up" in done.stdout.splitlines()[0] and len(done.stdout.splitlines()) == 5
+    rows = json.loads((tmp_path / "scaling.json").read_text())
+    assert [(row["layout"], row["test"]) for row in rows] == [("1x1", "pp16"), ("1x1", "tg4"), ("2x1", "pp16"), ("2x1", "tg4")]
+    assert all(row["speed_up"] == 1 and row["efficiency"] == 1 for row in rows[:2])
+    for first, row in zip(rows, rows[2:]):
+        assert row["speed_up"] == pytest.approx(row["tokens_per_second"] / first["tokens_per_second"])
+        assert row["efficiency"] == pytest.approx(row["speed_up"] / 2)
+    picture = ElementTree.parse(tmp_path / "scaling.svg").getroot()
+    texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"1x1", "2x1", "pp16", "tg4", "compute", "communication"} <= texts
+
+
+def test_scaling_goes_on_after_a_layout_that_cannot_be(stories, tmp_path):
+    done = run("bench", "scaling", "--model", stories, "--layouts", "9x1,1x1", "-p", 8, "-n", 0, "-r", 1, "--out", tmp_path / "s")
+    assert done.returncode == 1 and "tp=9" in done.stderr
+    assert [row["layout"] for row in json.loads((tmp_path / "s.json").read_text())] == ["1x1"]
+
+
+def test_scaling_refuses_what_is_no_layout(stories):
+    done = run("bench", "scaling", "--model", stories, "--layouts", "1x1,2")
+    assert done.returncode == 2 and "'2'" in done.stderr
