@@ -9,7 +9,11 @@
 #include "coordinator/text/tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace chorale::coordinator;
+  using chorale::coordinator::AddSpecial;
+  using chorale::coordinator::ParseSpecial;
+  using chorale::coordinator::SkipSpecial;
+  using chorale::coordinator::StreamDecoder;
+  using chorale::coordinator::Tokenizer;
   static const bool quiet = (chorale::init_log(chorale::LogLevel::kOff, "fuzz"), true);
   (void)quiet;
   try {
