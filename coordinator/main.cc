@@ -13,7 +13,6 @@
 #include "comm/base/log.h"
 #include "comm/base/version.h"
 #include "coordinator/commands/commands.h"
-#include "worker/machine_probe.h"
 #include "worker/worker.h"
 
 namespace {
@@ -49,10 +48,8 @@ int replay_one_rank(const std::string& path, const coordinator::WorkerStart& sta
 }
 
 coordinator::MachineSpeed measure_machine(int threads, chorale::parallel::Isa isa) {
-  using namespace chorale::worker;  // NOLINT(google-build-using-namespace)
-  ThreadPool pool(ThreadPoolOptions{threads});
-  return {measure_read_gbps(pool), measure_peak_gops(pool, isa, PeakKind::kF32Fma),
-          measure_peak_gops(pool, isa, PeakKind::kBf16Dot)};
+  const chorale::worker::MachineSpeed speed = chorale::worker::measure_machine(threads, isa);
+  return {speed.read_gbps, speed.f32_peak_gops, speed.bf16_peak_gops};
 }
 
 constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measure_machine};
@@ -67,6 +64,7 @@ constexpr Command kCommands[] = {
     {"serve", "serve a model over HTTP (OpenAI API)", serve},
     {"worker", "one rank of a world whose coordinator runs elsewhere", work},
     {"generate", "run jobs from a file or the command line, without a server", generate},
+    {"submit", "client: send jobs to a server, stream the answers", coordinator::run_submit},
     {"tokenize", "text to token ids; chats to text", coordinator::run_tokenize},
     {"plan", "who holds what: shard map, bytes, KV capacity, numerics class", coordinator::run_plan},
     {"inspect", "what is in a checkpoint", coordinator::run_inspect},

@@ -141,4 +141,10 @@ double measure_peak_gops(ThreadPool& pool, parallel::Isa isa, PeakKind kind) {
 #endif
 }
 
+MachineSpeed measure_machine(int threads, parallel::Isa isa) {
+  ThreadPool pool(ThreadPoolOptions{threads});
+  return {measure_read_gbps(pool), measure_peak_gops(pool, isa, PeakKind::kF32Fma),
+          measure_peak_gops(pool, isa, PeakKind::kBf16Dot)};
+}
+
 }  // namespace chorale::worker

@@ -18,4 +18,12 @@ enum class PeakKind { kF32Fma, kBf16Dot };
 /// lacks it.
 double measure_peak_gops(ThreadPool& pool, parallel::Isa isa, PeakKind kind);
 
+/// What this machine reaches with `threads` threads, measured now.
+struct MachineSpeed {
+  double read_gbps = 0;
+  double f32_peak_gops = 0;
+  double bf16_peak_gops = 0;
+};
+MachineSpeed measure_machine(int threads, parallel::Isa isa);
+
 }  // namespace chorale::worker
