@@ -211,7 +211,13 @@ int run_bench_serve(int argc, char** argv) {
   const LoadOptions load = read_options(arguments);
   const http::HttpClient client(load.url, load.api_key, was_interrupted);
   catch_interrupts();
-  const std::vector<std::string> bodies = make_bodies(load, text_ids(client));
+  std::vector<int32_t> ids;
+  try {
+    ids = text_ids(client);
+  } catch (const Error& error) {  // no server: a failure of this command, while a lost world would be another exit code
+    fail(ErrorCode::kSystem, "{}", error.what());
+  }
+  const std::vector<std::string> bodies = make_bodies(load, ids);
   const LoadResult result = run_load(load, client, bodies);
   const std::vector<bench::Row> rows = make_rows(result);
   if (arguments.count("json") != 0) fmt::print("{}\n", bench::to_json(rows));
