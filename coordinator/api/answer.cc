@@ -12,23 +12,15 @@ namespace {
 Json stop_reason_json(const std::optional<std::string>& reason, const std::vector<std::string>& stops) {
   if (!reason) return nullptr;
   if (std::find(stops.begin(), stops.end(), *reason) != stops.end()) return *reason;
-  const bool digits = !reason->empty() && reason->size() < 11 && reason->find_first_not_of("0123456789") == std::string::npos;
+  const bool digits =
+      !reason->empty() && reason->size() < 11 && reason->find_first_not_of("0123456789") == std::string::npos;
   return digits ? Json(std::stoll(*reason)) : Json(*reason);
-}
-
-/// OpenAI's words for the three ways to end.
-const char* finish_word(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kAbort: return "abort";
-  }
-  return "abort";
 }
 
 }  // namespace
 
-Answer::Answer(const ParsedRequest& request, std::shared_ptr<const ApiContext> context, const std::string& id, int64_t created)
+Answer::Answer(const ParsedRequest& request, std::shared_ptr<const ApiContext> context, const std::string& id,
+               int64_t created)
     : options_(request.options),
       context_(std::move(context)),
       logprobs_writer_(context_->text.get(), options_),
@@ -49,7 +41,8 @@ Answer::Answer(const ParsedRequest& request, std::shared_ptr<const ApiContext> c
 void Answer::on_prompt_logprobs(size_t job, std::vector<parallel::SampledToken> tokens) {
   Prompt& prompt = prompts_.at(job);
   prompt.logprobs.push_back({prompt.ids.front(), std::nullopt, {}});
-  for (auto& token : tokens) prompt.logprobs.push_back({token.token.token_id, token.token.logprob, std::move(token.top)});
+  for (auto& token : tokens)
+    prompt.logprobs.push_back({token.token.token_id, token.token.logprob, std::move(token.top)});
 }
 
 /// The first event of a choice carries the role (chat) or the echoed prompt (completions).
@@ -67,8 +60,10 @@ void Answer::start(const Prompt& prompt, Choice& choice) {
   json["finish_reason"] = nullptr;
   Json event = head("chat.completion.chunk");
   event["choices"] = Json::array({std::move(json)});
-  if (options_.continuous_usage == Toggle::kYes) event["usage"] = usage();
-  else if (options_.include_usage == Toggle::kYes) event["usage"] = nullptr;
+  if (options_.continuous_usage == Toggle::kYes)
+    event["usage"] = usage();
+  else if (options_.include_usage == Toggle::kYes)
+    event["usage"] = nullptr;
   emit(event);
 }
 
@@ -116,8 +111,10 @@ void Answer::flush(size_t job, int index) {
   Json event = head(options_.endpoint == Endpoint::kChat ? "chat.completion.chunk" : "text_completion");
   event["choices"] =
       Json::array({choice_json(prompts_.at(job), first_choice_.at(job) + static_cast<size_t>(index), choice)});
-  if (options_.continuous_usage == Toggle::kYes) event["usage"] = usage();
-  else if (options_.include_usage == Toggle::kYes) event["usage"] = nullptr;
+  if (options_.continuous_usage == Toggle::kYes)
+    event["usage"] = usage();
+  else if (options_.include_usage == Toggle::kYes)
+    event["usage"] = nullptr;
   emit(event);
   choice.text.clear();
   choice.logprobs.clear();
@@ -128,14 +125,17 @@ Json Answer::choice_json(const Prompt& prompt, size_t choice_index, Choice& choi
   const bool chat = options_.endpoint == Endpoint::kChat;
   Json json;
   json["index"] = choice_index;
-  if (!chat) json["text"] = choice.text;
-  else if (streams()) json["delta"] = {{"content", choice.text}};
-  else json["message"] = {{"role", "assistant"}, {"content", choice.text}};
+  if (!chat)
+    json["text"] = choice.text;
+  else if (streams())
+    json["delta"] = {{"content", choice.text}};
+  else
+    json["message"] = {{"role", "assistant"}, {"content", choice.text}};
   json["logprobs"] = nullptr;
   if (options_.num_logprobs)
     json["logprobs"] = chat ? logprobs_writer_.chat(choice.logprobs)
                             : logprobs_writer_.completion(choice.logprobs, choice.text_offset);
-  json["finish_reason"] = choice.finish ? Json(finish_word(*choice.finish)) : Json();
+  json["finish_reason"] = choice.finish ? Json(std::string(to_string(*choice.finish))) : Json();
   json["stop_reason"] = stop_reason_json(choice.stop_reason, prompt.stops);
   if (options_.return_token_ids == Toggle::kYes) {
     json["token_ids"] = choice.token_ids;
@@ -185,6 +185,8 @@ std::string Answer::whole() {
   return to_text(json);
 }
 
-std::string Answer::error_events(const ApiError& error) { return "data: " + error_body(error) + "\n\ndata: [DONE]\n\n"; }
+std::string Answer::error_events(const ApiError& error) {
+  return "data: " + error_body(error) + "\n\ndata: [DONE]\n\n";
+}
 
 }  // namespace chorale::coordinator::api

@@ -1,5 +1,5 @@
-// Turns the events of one request's jobs into its answer: whole, as one JSON object, or streamed, as server-sent events. Fed by the
-// HTTP server; it knows no socket and no engine.
+// Turns the events of one request's jobs into its answer: whole, as one JSON object, or streamed, as server-sent
+// events. Fed by the HTTP server; it knows no socket and no engine.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,10 @@ namespace chorale::coordinator::api {
 /// Thread: one at a time.
 class Answer {
  public:
-  /// Takes what it needs out of `request`; its jobs may be moved to the engine afterwards. `id` stands in "id" after "cmpl-" or
-  /// "chatcmpl-"; `created` is in seconds since 1970.
-  Answer(const ParsedRequest& request, std::shared_ptr<const ApiContext> context, const std::string& id, int64_t created);
+  /// Takes what it needs out of `request`; its jobs may be moved to the engine afterwards. `id` stands in "id" after
+  /// "cmpl-" or "chatcmpl-"; `created` is in seconds since 1970.
+  Answer(const ParsedRequest& request, std::shared_ptr<const ApiContext> context, const std::string& id,
+         int64_t created);
 
   // Events of job `job`, in the order they came.
   void on_prompt_logprobs(size_t job, std::vector<parallel::SampledToken> tokens);
@@ -41,7 +42,7 @@ class Answer {
   struct Prompt {
     int num_choices = 1;
     std::vector<int32_t> ids;
-    std::string text;                 // with echo
+    std::string text;  // with echo
     std::vector<std::string> stops;
     std::vector<LogprobEntry> logprobs;  // with echo
     int64_t num_cached_tokens = 0;

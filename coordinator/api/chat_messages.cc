@@ -11,7 +11,8 @@ namespace {
 constexpr std::array kRoles = {"system", "developer", "user", "assistant", "tool", "function"};
 
 /// The text of a message's content; text parts are joined with newlines, as vLLM does.
-std::optional<std::string> read_content(Fields& fields, const Json& message, const std::string& where, bool may_be_absent) {
+std::optional<std::string> read_content(Fields& fields, const Json& message, const std::string& where,
+                                        bool may_be_absent) {
   const auto it = message.find("content");
   if (it == message.end() || it->is_null()) {
     if (!may_be_absent) fields.reject(where + ".content", fmt::format("'{}.content' is missing", where));
@@ -27,14 +28,16 @@ std::optional<std::string> read_content(Fields& fields, const Json& message, con
   for (size_t i = 0; i < it->size(); ++i) {
     const Json& part = (*it)[i];
     const std::string name = fmt::format("{}.content[{}]", where, i);
-    const std::string type = part.is_object() && part.contains("type") && part.at("type").is_string() ? part.at("type") : "";
+    const std::string type =
+        part.is_object() && part.contains("type") && part.at("type").is_string() ? part.at("type") : "";
     if (type.empty()) {
       fields.reject(name, fmt::format("'{}' must be an object with a 'type'", name));
       return std::nullopt;
     }
     if (type != "text") {
-      fields.reject(name, fmt::format("content parts of type '{}' are not supported; this model takes text", type.substr(0, 64)),
-                    ErrorCode::kUnsupported);
+      fields.reject(
+          name, fmt::format("content parts of type '{}' are not supported; this model takes text", type.substr(0, 64)),
+          ErrorCode::kUnsupported);
       return std::nullopt;
     }
     if (!part.contains("text") || !part.at("text").is_string()) {
@@ -55,10 +58,12 @@ std::optional<Json> read_message(Fields& fields, const Json& message, const std:
   };
   if (!message.is_object()) return reject("", fmt::format("'{}' must be an object, not {}", where, kind_of(message)));
   const auto role = message.find("role");
-  if (role == message.end() || !role->is_string()) return reject(".role", fmt::format("'{}.role' must be a string", where));
+  if (role == message.end() || !role->is_string())
+    return reject(".role", fmt::format("'{}.role' must be a string", where));
   const auto& name = role->get_ref<const std::string&>();
   if (std::find(kRoles.begin(), kRoles.end(), name) == kRoles.end())
-    return reject(".role", fmt::format("'{}.role' is '{}'; expected one of {}", where, name.substr(0, 64), fmt::join(kRoles, ", ")));
+    return reject(".role", fmt::format("'{}.role' is '{}'; expected one of {}", where, name.substr(0, 64),
+                                       fmt::join(kRoles, ", ")));
   for (const char* key : {"tool_calls", "function_call", "audio"}) {
     const auto it = message.find(key);
     if (it != message.end() && !it->is_null() && !(it->is_array() && it->empty()))
@@ -78,9 +83,12 @@ std::optional<Json> read_message(Fields& fields, const Json& message, const std:
 
 std::vector<int32_t> read_chat_prompt(Fields& fields, AddSpecial special, const ApiContext& context) {
   const Json* messages = fields.find("messages");
-  if (messages == nullptr) fields.reject("messages", "'messages' is missing");
-  else if (!messages->is_array()) fields.reject("messages", fmt::format("'messages' must be a list, not {}", kind_of(*messages)));
-  else if (messages->empty()) fields.reject("messages", "'messages' is empty");
+  if (messages == nullptr)
+    fields.reject("messages", "'messages' is missing");
+  else if (!messages->is_array())
+    fields.reject("messages", fmt::format("'messages' must be a list, not {}", kind_of(*messages)));
+  else if (messages->empty())
+    fields.reject("messages", "'messages' is empty");
   const Json* kwargs = fields.object("chat_template_kwargs");
   const bool prompted = fields.boolean("add_generation_prompt").value_or(true);
   if (fields.failure()) return {};
@@ -92,8 +100,10 @@ std::vector<int32_t> read_chat_prompt(Fields& fields, AddSpecial special, const 
     list.push_back(std::move(*message));
   }
   if (context.text == nullptr) {
-    fields.reject("messages", fmt::format("the model '{}' has no tokenizer (tokenizer.json is missing): use /v1/completions with "
-                                          "token ids", context.model.root));
+    fields.reject("messages",
+                  fmt::format("the model '{}' has no tokenizer (tokenizer.json is missing): use /v1/completions with "
+                              "token ids",
+                              context.model.root));
     return {};
   }
   const auto rendered = context.text->render_chat(list, prompted ? AddGenerationPrompt::kYes : AddGenerationPrompt::kNo,

@@ -66,7 +66,8 @@ std::optional<float> Fields::number(std::string_view name, double min, double ma
   const double number = value->get<double>();
   const auto narrow = static_cast<float>(number);
   // A positive value that is 0 as float32 would change its meaning, so the bound is checked on both.
-  const bool below = lower == Bound::kInclusive ? number < min : !(number > min) || !(static_cast<double>(narrow) > min);
+  const bool below =
+      lower == Bound::kInclusive ? number < min : !(number > min) || !(static_cast<double>(narrow) > min);
   if (below || number > max || !std::isfinite(narrow)) {
     reject(name, fmt::format("'{}' must be {} {} and at most {}, not {}", name,
                              lower == Bound::kInclusive ? "at least" : "greater than", min, max, number));
@@ -123,8 +124,9 @@ std::vector<int32_t> Fields::token_ids(const Json& list, const std::string& para
   for (const Json& item : list) {
     const auto id = exact_integer(item);
     if (!id || *id < 0 || *id >= vocab_size) {
-      reject(param, id ? fmt::format("'{}' holds token id {}; the vocabulary has ids 0 to {}", param, *id, vocab_size - 1)
-                       : fmt::format("'{}' must hold integers, not {}", param, kind_of(item)));
+      reject(param,
+             id ? fmt::format("'{}' holds token id {}; the vocabulary has ids 0 to {}", param, *id, vocab_size - 1)
+                : fmt::format("'{}' must hold integers, not {}", param, kind_of(item)));
       return {};
     }
     ids.push_back(static_cast<int32_t>(*id));

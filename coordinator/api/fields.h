@@ -1,5 +1,5 @@
-// Typed reading of one JSON object's fields. A null field counts as absent. The first wrong type or value is kept as a Failure that
-// names the field, later reads go on: a parser reads all it needs and asks for the failure once.
+// Typed reading of one JSON object's fields. A null field counts as absent. The first wrong type or value is kept as a
+// Failure that names the field, later reads go on: a parser reads all it needs and asks for the failure once.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// What the API needs of the engine: jobs go in, they may be cancelled, health and counters come out. `Engine` stands behind it in the
-// server (EngineJobService); tests put a scripted one here. It knows neither HTTP nor JSON.
+// What the API needs of the engine: jobs go in, they may be cancelled, health and counters come out. `Engine` stands
+// behind it in the server (EngineJobService); tests put a scripted one here. It knows neither HTTP nor JSON.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,8 @@ namespace chorale::coordinator::api {
 class JobService {
  public:
   virtual ~JobService() = default;
-  /// As Engine::submit: kResourceExhausted (queue full), kInvalidArgument (cannot fit), kPeerLost, kUnsupported (draining).
+  /// As Engine::submit: kResourceExhausted (queue full), kInvalidArgument (cannot fit), kPeerLost, kUnsupported
+  /// (draining).
   virtual Result<JobId> submit(JobRequest request, std::shared_ptr<JobSink> sink) = 0;
   /// The job ends at the next step; unknown ids are ignored.
   virtual void cancel(JobId id) = 0;

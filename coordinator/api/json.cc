@@ -79,11 +79,8 @@ size_t find_invalid_utf8(std::string_view text) {
 }
 
 Result<Json> parse_json(std::string_view text) {
-  const auto invalid = [](std::string message) {
-    return Failure{ErrorCode::kInvalidArgument, std::move(message), ""};
-  };
-  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos)
-    return invalid("the JSON is empty; send an object");
+  const auto invalid = [](std::string message) { return Failure{ErrorCode::kInvalidArgument, std::move(message), ""}; };
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) return invalid("the JSON is empty; send an object");
   if (const size_t at = find_invalid_utf8(text); at != std::string_view::npos)
     return invalid(fmt::format("the JSON is not valid UTF-8 (byte {})", at));
   if (auto failure = check_shape(text)) return *failure;

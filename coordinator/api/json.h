@@ -1,5 +1,5 @@
-// JSON from outside: one door for every request body and job line, so that its limits hold everywhere. Used by the request parsers;
-// it knows no field names.
+// JSON from outside: one door for every request body and job line, so that its limits hold everywhere. Used by the
+// request parsers; it knows no field names.
 #pragma once
 
 #include <string>
@@ -17,8 +17,8 @@ using Json = nlohmann::ordered_json;
 inline constexpr int kMaxJsonDepth = 64;
 inline constexpr int kMaxJsonMembers = 1024;  // of one object; ordered objects are searched linearly
 
-/// Failure{kInvalidArgument} for bytes that are not UTF-8, are not JSON, are nested over kMaxJsonDepth, hold a number that overflows
-/// a double, or an object with more than kMaxJsonMembers keys. Of equal keys the last counts.
+/// Failure{kInvalidArgument} for bytes that are not UTF-8, are not JSON, are nested over kMaxJsonDepth, hold a number
+/// that overflows a double, or an object with more than kMaxJsonMembers keys. Of equal keys the last counts.
 Result<Json> parse_json(std::string_view text);
 
 /// Compact text; bytes that are not UTF-8 become U+FFFD.

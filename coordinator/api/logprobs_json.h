@@ -24,7 +24,8 @@ class LogprobsWriter {
   /// `text` may be null: tokens are then named "token_id:7".
   LogprobsWriter(const ModelText* text, const AnswerOptions& options) : text_(text), options_(options) {}
 
-  /// {"tokens", "token_logprobs", "top_logprobs", "text_offset"}; `offset` counts code points and moves past the tokens.
+  /// {"tokens", "token_logprobs", "top_logprobs", "text_offset"}; `offset` counts code points and moves past the
+  /// tokens.
   Json completion(const std::vector<LogprobEntry>& entries, int64_t& offset) const;
   /// {"content": [{"token", "logprob", "bytes", "top_logprobs"}]}
   Json chat(const std::vector<LogprobEntry>& entries) const;

@@ -1,5 +1,6 @@
-// What the API needs of a model's tokenizer and chat template. `TokenizerText` implements it over Tokenizer and ChatTemplate; tests
-// and the fuzzer put a tiny one here. A model without a tokenizer has none: then only prompts of token ids are served.
+// What the API needs of a model's tokenizer and chat template. `TokenizerText` implements it over Tokenizer and
+// ChatTemplate; tests and the fuzzer put a tiny one here. A model without a tokenizer has none: then only prompts of
+// token ids are served.
 #pragma once
 
 #include <cstdint>

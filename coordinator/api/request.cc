@@ -6,8 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "coordinator/api/fields.h"
 #include "coordinator/api/chat_messages.h"
+#include "coordinator/api/fields.h"
 #include "coordinator/api/sampling_fields.h"
 #include "coordinator/api/unsupported_fields.h"
 
@@ -17,7 +17,8 @@ namespace {
 constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 
 Failure not_an_object(const Json& body) {
-  return Failure{ErrorCode::kInvalidArgument, fmt::format("the request must be a JSON object, not {}", kind_of(body)), ""};
+  return Failure{ErrorCode::kInvalidArgument, fmt::format("the request must be a JSON object, not {}", kind_of(body)),
+                 ""};
 }
 
 AddSpecial add_special(Fields& fields, AddSpecial otherwise) {
@@ -34,13 +35,17 @@ void read_prompt(Fields& fields, const Json& prompt, AddSpecial special, const A
     return;
   }
   if (!prompt.is_string()) {
-    fields.reject("prompt", fmt::format("'prompt' must be a string, a list of strings, a list of token ids or a list of such "
-                                        "lists; it holds {}", kind_of(prompt)));
+    fields.reject("prompt",
+                  fmt::format("'prompt' must be a string, a list of strings, a list of token ids or a list of such "
+                              "lists; it holds {}",
+                              kind_of(prompt)));
     return;
   }
   if (context.text == nullptr) {
-    fields.reject("prompt", fmt::format("the model '{}' has no tokenizer (tokenizer.json is missing): send the prompt as token ids",
-                                        context.model.root));
+    fields.reject(
+        "prompt",
+        fmt::format("the model '{}' has no tokenizer (tokenizer.json is missing): send the prompt as token ids",
+                    context.model.root));
     return;
   }
   auto encoded = context.text->encode(prompt.get_ref<const std::string&>(), special);
@@ -62,8 +67,8 @@ std::vector<std::vector<int32_t>> read_prompts(Fields& fields, AddSpecial specia
     return ids;
   }
   if (prompt->size() > static_cast<size_t>(context.limits.max_prompts)) {
-    fields.reject("prompt", fmt::format("'prompt' holds {} prompts; at most {} are allowed in one request", prompt->size(),
-                                        context.limits.max_prompts));
+    fields.reject("prompt", fmt::format("'prompt' holds {} prompts; at most {} are allowed in one request",
+                                        prompt->size(), context.limits.max_prompts));
     return ids;
   }
   const Json::value_t kind = (*prompt)[0].type();
@@ -118,18 +123,18 @@ Result<ParsedRequest> parse_completion(const Json& body, const ApiContext& conte
   const auto max_tokens = fields.integer("max_tokens", 0, kInt32Max);
   if (max_tokens == 0 && options.echo == Toggle::kNo)
     fields.reject("max_tokens", "'max_tokens' must be at least 1 (0 is for 'echo': true)");
-  if (options.echo == Toggle::kYes && options.num_logprobs)
-    job.prompt_logprobs = parallel::PromptLogprobs::kYes;
+  if (options.echo == Toggle::kYes && options.num_logprobs) job.prompt_logprobs = parallel::PromptLogprobs::kYes;
   const AddSpecial special = add_special(fields, AddSpecial::kYes);
   if (fields.failure()) return *fields.failure();
 
   auto prompts = read_prompts(fields, special, context);
   if (fields.failure()) return *fields.failure();
   if (static_cast<int64_t>(prompts.size()) * job.num_choices > context.limits.max_total_choices)
-    return Failure{ErrorCode::kInvalidArgument,
-                   fmt::format("{} prompts with n = {} make {} choices; at most {} are allowed in one request", prompts.size(),
-                               job.num_choices, prompts.size() * job.num_choices, context.limits.max_total_choices),
-                   "n"};
+    return Failure{
+        ErrorCode::kInvalidArgument,
+        fmt::format("{} prompts with n = {} make {} choices; at most {} are allowed in one request", prompts.size(),
+                    job.num_choices, prompts.size() * job.num_choices, context.limits.max_total_choices),
+        "n"};
   for (auto& ids : prompts) {
     JobRequest& one = parsed.jobs.emplace_back(job);
     one.prompt_ids = std::move(ids);
@@ -158,8 +163,8 @@ Result<ParsedRequest> parse_chat(const Json& body, const ApiContext& context) {
   const AddSpecial special = add_special(fields, AddSpecial::kNo);
   if (!fields.failure()) job.prompt_ids = read_chat_prompt(fields, special, context);
   if (fields.failure()) return *fields.failure();
-  if (auto failure = fit_tokens(job, new_max ? new_max : old_max, new_max ? "max_completion_tokens" : "max_tokens", "messages",
-                                context))
+  if (auto failure = fit_tokens(job, new_max ? new_max : old_max, new_max ? "max_completion_tokens" : "max_tokens",
+                                "messages", context))
     return *failure;
   return parsed;
 }
@@ -167,7 +172,8 @@ Result<ParsedRequest> parse_chat(const Json& body, const ApiContext& context) {
 Result<ParsedRequest> parse_request(std::string_view text, const ApiContext& context) {
   auto body = parse_json(text);
   if (!body) return body.failure();
-  return body->is_object() && body->contains("messages") ? parse_chat(*body, context) : parse_completion(*body, context);
+  return body->is_object() && body->contains("messages") ? parse_chat(*body, context)
+                                                         : parse_completion(*body, context);
 }
 
 Result<TokenizeRequest> parse_tokenize(const Json& body, const ApiContext& context) {

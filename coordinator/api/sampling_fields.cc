@@ -18,7 +18,8 @@ void read_stops(Fields& fields, const ApiContext& context, JobRequest& job) {
     if (!list.is_array()) {
       fields.reject("stop", fmt::format("'stop' must be a string or a list of strings, not {}", kind_of(*stop)));
     } else if (list.size() > static_cast<size_t>(limits.max_stop_strings)) {
-      fields.reject("stop", fmt::format("'stop' holds {} strings; at most {} are allowed", list.size(), limits.max_stop_strings));
+      fields.reject(
+          "stop", fmt::format("'stop' holds {} strings; at most {} are allowed", list.size(), limits.max_stop_strings));
     } else {
       for (const Json& item : list) {
         if (!item.is_string()) {
@@ -54,8 +55,8 @@ void read_logit_bias(Fields& fields, const ApiContext& context, JobRequest& job)
     const bool digits = !key.empty() && key.size() <= 10 && key.find_first_not_of("0123456789") == std::string::npos;
     if (digits) id = std::stoll(key);
     if (id < 0 || id >= context.model.vocab_size) {
-      fields.reject("logit_bias", fmt::format("'logit_bias' has the key '{}'; keys are token ids, 0 to {}", key.substr(0, 32),
-                                              context.model.vocab_size - 1));
+      fields.reject("logit_bias", fmt::format("'logit_bias' has the key '{}'; keys are token ids, 0 to {}",
+                                              key.substr(0, 32), context.model.vocab_size - 1));
       return;
     }
     if (!value.is_number() || !(value.get<double>() >= -100 && value.get<double>() <= 100)) {
@@ -76,7 +77,8 @@ void read_choices(Fields& fields, const ApiContext& context, JobRequest& job) {
   job.num_choices = static_cast<int>(fields.integer("n", 1, context.limits.max_choices).value_or(1));
   const auto best_of = fields.integer("best_of", 1, kInt32Max);
   if (best_of && *best_of != job.num_choices)
-    fields.reject("best_of", fmt::format("'best_of' ({}) other than 'n' ({}) is not supported", *best_of, job.num_choices),
+    fields.reject("best_of",
+                  fmt::format("'best_of' ({}) other than 'n' ({}) is not supported", *best_of, job.num_choices),
                   ErrorCode::kUnsupported);
 }
 
@@ -91,8 +93,9 @@ void read_model(Fields& fields, const ApiContext& context, AnswerOptions& option
     options.model = *model;
     return;
   }
-  fields.reject("model", fmt::format("the model '{}' does not exist; this server has '{}'", model->substr(0, 200), options.model),
-                ErrorCode::kNotFound);
+  fields.reject(
+      "model", fmt::format("the model '{}' does not exist; this server has '{}'", model->substr(0, 200), options.model),
+      ErrorCode::kNotFound);
 }
 
 void read_sampling(Fields& fields, const ApiContext& context, JobRequest& job) {
@@ -121,34 +124,39 @@ void read_answer_options(Fields& fields, AnswerOptions& options) {
   options.return_token_ids = toggle(fields.boolean("return_token_ids"));
   const Json* stream_options = fields.object("stream_options");
   if (stream_options == nullptr) return;
-  if (options.stream == Toggle::kNo) fields.reject("stream_options", "'stream_options' is only allowed with 'stream': true");
+  if (options.stream == Toggle::kNo)
+    fields.reject("stream_options", "'stream_options' is only allowed with 'stream': true");
   Fields inner(*stream_options);
   options.include_usage = toggle(inner.boolean("include_usage"));
   options.continuous_usage = toggle(inner.boolean("continuous_usage_stats"));
   if (inner.failure()) fields.reject("stream_options." + inner.failure()->param, inner.failure()->message);
 }
 
-std::optional<Failure> fit_tokens(JobRequest& job, std::optional<int64_t> max_tokens, const std::string& max_tokens_name,
-                                  const std::string& prompt_name, const ApiContext& context) {
+std::optional<Failure> fit_tokens(JobRequest& job, std::optional<int64_t> max_tokens,
+                                  const std::string& max_tokens_name, const std::string& prompt_name,
+                                  const ApiContext& context) {
   const int64_t limit = context.model.max_model_len;
   const auto prompt = static_cast<int64_t>(job.prompt_ids.size());
-  if (prompt == 0) return Failure{ErrorCode::kInvalidArgument, fmt::format("'{}' holds no tokens", prompt_name), prompt_name};
+  if (prompt == 0)
+    return Failure{ErrorCode::kInvalidArgument, fmt::format("'{}' holds no tokens", prompt_name), prompt_name};
   const int64_t least = max_tokens == 0 ? 0 : 1;
   if (prompt + least > limit)
-    return Failure{ErrorCode::kResourceExhausted,
-                   fmt::format("the model's context is {} tokens and the prompt alone has {}; shorten the prompt", limit, prompt),
-                   prompt_name};
+    return Failure{
+        ErrorCode::kResourceExhausted,
+        fmt::format("the model's context is {} tokens and the prompt alone has {}; shorten the prompt", limit, prompt),
+        prompt_name};
   if (prompt + max_tokens.value_or(0) > limit)
-    return Failure{ErrorCode::kResourceExhausted,
-                   fmt::format("the model's context is {} tokens and {} were requested ({} in the prompt, {} in the answer); "
-                               "shorten the prompt or lower '{}'",
-                               limit, prompt + *max_tokens, prompt, *max_tokens, max_tokens_name),
-                   max_tokens_name};
+    return Failure{
+        ErrorCode::kResourceExhausted,
+        fmt::format("the model's context is {} tokens and {} were requested ({} in the prompt, {} in the answer); "
+                    "shorten the prompt or lower '{}'",
+                    limit, prompt + *max_tokens, prompt, *max_tokens, max_tokens_name),
+        max_tokens_name};
   job.max_tokens = static_cast<int32_t>(max_tokens.value_or(limit - prompt));
   if (job.sampling.min_tokens > job.max_tokens)
     return Failure{ErrorCode::kInvalidArgument,
-                   fmt::format("'min_tokens' ({}) must not exceed the answer's most tokens ({})", job.sampling.min_tokens,
-                               job.max_tokens),
+                   fmt::format("'min_tokens' ({}) must not exceed the answer's most tokens ({})",
+                               job.sampling.min_tokens, job.max_tokens),
                    "min_tokens"};
   return std::nullopt;
 }

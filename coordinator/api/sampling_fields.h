@@ -1,4 +1,5 @@
-// The fields that completions and chats share: sampling, stops, counts, streaming. Called by the two request parsers only.
+// The fields that completions and chats share: sampling, stops, counts, streaming. Called by the two request parsers
+// only.
 #pragma once
 
 #include "coordinator/api/fields.h"
@@ -15,9 +16,10 @@ void read_sampling(Fields& fields, const ApiContext& context, JobRequest& job);
 /// Fills stream, stream_options and the flags of vLLM.
 void read_answer_options(Fields& fields, AnswerOptions& options);
 
-/// Checks prompt and answer against the model's length, fills max_tokens where the request named none, and what depends on it.
-/// Failure{kResourceExhausted} names both numbers.
-std::optional<Failure> fit_tokens(JobRequest& job, std::optional<int64_t> max_tokens, const std::string& max_tokens_name,
-                                  const std::string& prompt_name, const ApiContext& context);
+/// Checks prompt and answer against the model's length, fills max_tokens where the request named none, and what depends
+/// on it. Failure{kResourceExhausted} names both numbers.
+std::optional<Failure> fit_tokens(JobRequest& job, std::optional<int64_t> max_tokens,
+                                  const std::string& max_tokens_name, const std::string& prompt_name,
+                                  const ApiContext& context);
 
 }  // namespace chorale::coordinator::api

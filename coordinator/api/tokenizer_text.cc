@@ -12,7 +12,8 @@ class TokenizerText : public ModelText {
   TokenizerText(std::shared_ptr<const Tokenizer> tokenizer, const std::optional<std::string>& chat_template)
       : tokenizer_(std::move(tokenizer)) {
     if (!chat_template) {
-      no_template_ = {ErrorCode::kUnsupported, "this model has no chat template: use /v1/completions, or serve it with --chat-template",
+      no_template_ = {ErrorCode::kUnsupported,
+                      "this model has no chat template: use /v1/completions, or serve it with --chat-template",
                       "messages"};
       return;
     }
@@ -20,7 +21,8 @@ class TokenizerText : public ModelText {
     if (compiled) {
       template_ = std::move(*compiled);
     } else {
-      no_template_ = {ErrorCode::kUnsupported, "the chat template does not compile: " + compiled.failure().message, "messages"};
+      no_template_ = {ErrorCode::kUnsupported, "the chat template does not compile: " + compiled.failure().message,
+                      "messages"};
       log_warn("{}", no_template_.message);
     }
   }

@@ -9,8 +9,8 @@
 
 namespace chorale::coordinator::api {
 
-/// `chat_template`: source of the template, or nothing. One that does not compile is logged once; chats are then refused with the
-/// reason, completions go on.
+/// `chat_template`: source of the template, or nothing. One that does not compile is logged once; chats are then
+/// refused with the reason, completions go on.
 std::shared_ptr<const ModelText> make_tokenizer_text(std::shared_ptr<const Tokenizer> tokenizer,
                                                      const std::optional<std::string>& chat_template);
 

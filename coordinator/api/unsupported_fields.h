@@ -1,5 +1,5 @@
-// The fields of OpenAI's and vLLM's APIs that would change the answer and that nothing here implements. They are refused by name
-// unless they hold the value that changes nothing; fields that nobody knows are ignored.
+// The fields of OpenAI's and vLLM's APIs that would change the answer and that nothing here implements. They are
+// refused by name unless they hold the value that changes nothing; fields that nobody knows are ignored.
 #pragma once
 
 #include "coordinator/api/fields.h"

@@ -1,5 +1,5 @@
-// chorale bench serve: load on a running server, at a rate (open loop) or with so many requests under way (closed loop). Prompts are lists
-// of token ids, so that their length is exact; every answer runs to its most tokens.
+// chorale bench serve: load on a running server, at a rate (open loop) or with so many requests under way (closed
+// loop). Prompts are lists of token ids, so that their length is exact; every answer runs to its most tokens.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 #include <nlohmann/json.hpp>
 
 #include "comm/base/env.h"
@@ -42,15 +42,20 @@ struct LoadOptions {
 };
 
 constexpr const char* kText =
-    "A choir sings one song with many voices. Each singer holds a part of the score, listens to the others, and comes in at the bar "
-    "where the part begins. When one voice is late the others wait; when one falls silent another takes the part, and the song goes "
-    "on where it was. The listener in the last row hears a single chord and cannot tell how many people stand on the stage. So it is "
-    "with machines that share a model: the layers are the bars, the heads are the voices, and the answer is the chord. ";
+    "A choir sings one song with many voices. Each singer holds a part of the score, listens to the others, and comes "
+    "in at the bar "
+    "where the part begins. When one voice is late the others wait; when one falls silent another takes the part, and "
+    "the song goes "
+    "on where it was. The listener in the last row hears a single chord and cannot tell how many people stand on the "
+    "stage. So it is "
+    "with machines that share a model: the layers are the bars, the heads are the voices, and the answer is the "
+    "chord. ";
 
 LoadOptions read_options(const cxxopts::ParseResult& arguments) {
   LoadOptions load;
   load.url = arguments["url"].as<std::string>();
-  load.api_key = arguments.count("api-key") != 0 ? arguments["api-key"].as<std::string>() : env(EnvVar::kApiKey).value_or("");
+  load.api_key =
+      arguments.count("api-key") != 0 ? arguments["api-key"].as<std::string>() : env(EnvVar::kApiKey).value_or("");
   load.num_requests = arguments["num-requests"].as<int>();
   load.request_rate = arguments["request-rate"].as<double>();
   load.concurrency = arguments["concurrency"].as<int>();
@@ -60,7 +65,8 @@ LoadOptions read_options(const cxxopts::ParseResult& arguments) {
   load.seed = arguments["seed"].as<uint64_t>();
   load.timeout = std::chrono::seconds(arguments["timeout"].as<int>());
   const auto at_least = [](const char* name, int value, int least, int most) {
-    if (value < least || value > most) fail(ErrorCode::kInvalidArgument, "--{} must be between {} and {}, not {}", name, least, most, value);
+    if (value < least || value > most)
+      fail(ErrorCode::kInvalidArgument, "--{} must be between {} and {}, not {}", name, least, most, value);
   };
   at_least("num-requests", load.num_requests, 1, 1'000'000);
   at_least("concurrency", load.concurrency, 1, 1024);
@@ -75,8 +81,9 @@ LoadOptions read_options(const cxxopts::ParseResult& arguments) {
 
 /// Ids of the text by the server's own tokenizer; a model without one gets small ids, which every vocabulary has.
 std::vector<int32_t> text_ids(const http::HttpClient& client) {
-  const http::HttpAnswer answer = client.post("/tokenize", Json{{"prompt", kText}, {"add_special_tokens", false}}.dump(),
-                                              Deadline::after(std::chrono::seconds(30)));
+  const http::HttpAnswer answer =
+      client.post("/tokenize", Json{{"prompt", kText}, {"add_special_tokens", false}}.dump(),
+                  Deadline::after(std::chrono::seconds(30)));
   if (answer.status == 200) {
     const Json json = Json::parse(answer.body, nullptr, false);
     if (json.is_object() && json.contains("tokens")) return json.at("tokens").get<std::vector<int32_t>>();
@@ -139,10 +146,13 @@ LoadResult run_load(const LoadOptions& load, const http::HttpClient& client, con
       for (size_t i = next++; i < bodies.size() && !was_interrupted(); i = next++) {
         {
           std::unique_lock lock(mutex);
-          const auto departure = start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(departures[i]));
-          while (Clock::now() < departure && !was_interrupted()) paced.wait_until(lock, std::min(departure, Clock::now() + std::chrono::milliseconds(100)));
+          const auto departure =
+              start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(departures[i]));
+          while (Clock::now() < departure && !was_interrupted())
+            paced.wait_until(lock, std::min(departure, Clock::now() + std::chrono::milliseconds(100)));
         }
-        result.answers[i] = send_generation(client, bodies[i], Transport::kStream, nullptr, Deadline::after(load.timeout));
+        result.answers[i] =
+            send_generation(client, bodies[i], Transport::kStream, nullptr, Deadline::after(load.timeout));
         const std::lock_guard lock(mutex);
         bar.update(++num_done);
       }
@@ -187,23 +197,25 @@ std::vector<bench::Row> make_rows(const LoadResult& result) {
 
 int run_bench_serve(int argc, char** argv) {
   cxxopts::Options options("chorale bench serve", "Puts load on a running server and measures what its clients see.");
-  options.add_options()                                                                                                          //
-      ("url", "the server", cxxopts::value<std::string>()->default_value("http://127.0.0.1:8000"))                              //
-      ("api-key", "sent as bearer token; default: CHORALE_API_KEY", cxxopts::value<std::string>())                              //
-      ("num-requests", "requests in all", cxxopts::value<int>()->default_value("64"))                                           //
-      ("request-rate", "requests a second, Poisson; 0: as many as --concurrency allows", cxxopts::value<double>()->default_value("0"))  //
-      ("concurrency", "most requests under way", cxxopts::value<int>()->default_value("16"))                                    //
-      ("prompt-len", "tokens of each prompt", cxxopts::value<int>()->default_value("128"))                                      //
-      ("max-tokens", "tokens of each answer", cxxopts::value<int>()->default_value("64"))                                       //
-      ("temperature", "0 is greedy", cxxopts::value<double>()->default_value("0"))                                              //
-      ("seed", "of prompts, rate and sampling", cxxopts::value<uint64_t>()->default_value("1"))                                 //
-      ("timeout", "seconds for one request", cxxopts::value<int>()->default_value("600"))                                       //
-      ("json", "print one JSON list of rows")                                                                                   //
+  options.add_options()                                                                             //
+      ("url", "the server", cxxopts::value<std::string>()->default_value("http://127.0.0.1:8000"))  //
+      ("api-key", "sent as bearer token; default: CHORALE_API_KEY", cxxopts::value<std::string>())  //
+      ("num-requests", "requests in all", cxxopts::value<int>()->default_value("64"))               //
+      ("request-rate", "requests a second, Poisson; 0: as many as --concurrency allows",
+       cxxopts::value<double>()->default_value("0"))                                             //
+      ("concurrency", "most requests under way", cxxopts::value<int>()->default_value("16"))     //
+      ("prompt-len", "tokens of each prompt", cxxopts::value<int>()->default_value("128"))       //
+      ("max-tokens", "tokens of each answer", cxxopts::value<int>()->default_value("64"))        //
+      ("temperature", "0 is greedy", cxxopts::value<double>()->default_value("0"))               //
+      ("seed", "of prompts, rate and sampling", cxxopts::value<uint64_t>()->default_value("1"))  //
+      ("timeout", "seconds for one request", cxxopts::value<int>()->default_value("600"))        //
+      ("json", "print one JSON list of rows")                                                    //
       ("h,help", "print this");
   const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
-    std::cout << options.help() << "\nexamples:\n  chorale bench serve --concurrency 16 --num-requests 128\n"
-              << "  chorale bench serve --url http://node7:8000 --request-rate 4 --prompt-len 512 --max-tokens 128 --json\n";
+    std::cout
+        << options.help() << "\nexamples:\n  chorale bench serve --concurrency 16 --num-requests 128\n"
+        << "  chorale bench serve --url http://node7:8000 --request-rate 4 --prompt-len 512 --max-tokens 128 --json\n";
     return kExitOk;
   }
   if (!arguments.unmatched().empty())
@@ -220,8 +232,10 @@ int run_bench_serve(int argc, char** argv) {
   const std::vector<std::string> bodies = make_bodies(load, ids);
   const LoadResult result = run_load(load, client, bodies);
   const std::vector<bench::Row> rows = make_rows(result);
-  if (arguments.count("json") != 0) fmt::print("{}\n", bench::to_json(rows));
-  else fmt::print("{}", bench::to_table(rows));
+  if (arguments.count("json") != 0)
+    fmt::print("{}\n", bench::to_json(rows));
+  else
+    fmt::print("{}", bench::to_table(rows));
 
   size_t num_failed = 0;
   std::string reason;
@@ -231,7 +245,8 @@ int run_bench_serve(int argc, char** argv) {
     reason = answer.error;
   }
   if (num_failed == 0) return kExitOk;
-  fmt::print(stderr, "chorale bench serve: {} of {} requests failed, the last with: {}\n", num_failed, bodies.size(), reason);
+  fmt::print(stderr, "chorale bench serve: {} of {} requests failed, the last with: {}\n", num_failed, bodies.size(),
+             reason);
   return kExitFailure;
 }
 

@@ -26,7 +26,8 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 /// What a server may leave out or send as null reads as `otherwise`.
 int64_t count_at(const Json& usage, const char* name) {
-  return usage.is_object() && usage.contains(name) && usage.at(name).is_number_integer() ? usage.at(name).get<int64_t>() : 0;
+  return usage.is_object() && usage.contains(name) && usage.at(name).is_number_integer() ? usage.at(name).get<int64_t>()
+                                                                                         : 0;
 }
 
 std::string error_text(const Json& body, int status) {
@@ -34,7 +35,8 @@ std::string error_text(const Json& body, int status) {
     const Json& error = body.at("error");
     if (error.is_object() && error.contains("message") && error.at("message").is_string()) {
       std::string text = error.at("message");
-      if (error.contains("param") && error.at("param").is_string()) text += " (" + error.at("param").get<std::string>() + ")";
+      if (error.contains("param") && error.at("param").is_string())
+        text += " (" + error.at("param").get<std::string>() + ")";
       return status == 0 ? text : fmt::format("{}: {}", status, text);
     }
   }
@@ -43,7 +45,10 @@ std::string error_text(const Json& body, int status) {
 
 std::string text_of(const Json& choice) {
   for (const char* key : {"delta", "message"})
-    if (choice.contains(key)) return choice.at(key).contains("content") && choice.at(key).at("content").is_string() ? choice.at(key).at("content") : "";
+    if (choice.contains(key))
+      return choice.at(key).contains("content") && choice.at(key).at("content").is_string()
+                 ? choice.at(key).at("content")
+                 : "";
   return choice.contains("text") && choice.at("text").is_string() ? choice.at("text") : "";
 }
 
@@ -82,8 +87,10 @@ class StreamReader {
     const bool only_role = choice.contains("delta") && choice.at("delta").contains("role");
     if (only_role) return;
     const double now = seconds_since(start_);
-    if (!answer_.first_token_seconds) answer_.first_token_seconds = now;
-    else answer_.gaps.push_back(now - last_);
+    if (!answer_.first_token_seconds)
+      answer_.first_token_seconds = now;
+    else
+      answer_.gaps.push_back(now - last_);
     last_ = now;
     if (count_at(choice, "index") != 0) return;
     const std::string text = text_of(choice);
@@ -146,8 +153,10 @@ TimedAnswer send_generation(const http::HttpClient& client, const std::string& b
     const auto on_event = [&](std::string_view data) { reader.on_event(data); };
     const http::HttpAnswer reply = transport == Transport::kStream ? client.post_stream(path, sent, on_event, deadline)
                                                                    : client.post(path, sent, deadline);
-    if (transport == Transport::kWhole || reply.status != 200) read_whole(reply.body, reply.status, answer);
-    else if (!reader.is_done() && answer.error.empty()) answer.error = "the server's stream ended without [DONE]";
+    if (transport == Transport::kWhole || reply.status != 200)
+      read_whole(reply.body, reply.status, answer);
+    else if (!reader.is_done() && answer.error.empty())
+      answer.error = "the server's stream ended without [DONE]";
   } catch (const Error& error) {  // one lost request of many is a result here, not the end
     if (was_interrupted()) throw;
     answer.error = error.what();

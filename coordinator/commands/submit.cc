@@ -12,8 +12,8 @@
 #include <thread>
 #include <vector>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 #include <nlohmann/json.hpp>
 
 #include "comm/base/env.h"
@@ -37,26 +37,26 @@ struct Plan {
 
 cxxopts::Options make_options() {
   cxxopts::Options options("chorale submit", "Sends jobs to a running server and prints the answers.");
-  options.add_options()                                                                                                            //
-      ("url", "the server", cxxopts::value<std::string>()->default_value("http://127.0.0.1:8000"))                                //
-      ("api-key", "sent as bearer token; default: CHORALE_API_KEY", cxxopts::value<std::string>())                                //
-      ("prompt", "complete this text", cxxopts::value<std::string>())                                                             //
-      ("chat", "answer this message of a user", cxxopts::value<std::string>())                                                    //
-      ("messages", "JSON file with a list of chat messages (- is standard input)", cxxopts::value<std::string>())                 //
-      ("jobs", "file with one completions or chat body a line (- is standard input)", cxxopts::value<std::string>())              //
-      ("model", "name of the served model", cxxopts::value<std::string>())                                                        //
-      ("max-tokens", "most tokens of an answer", cxxopts::value<int64_t>())                                                       //
-      ("temperature", "0 is greedy", cxxopts::value<double>())                                                                    //
-      ("top-p", "nucleus", cxxopts::value<double>())                                                                              //
-      ("top-k", "most likely tokens to choose from", cxxopts::value<int64_t>())                                                   //
-      ("seed", "same seed, same answer", cxxopts::value<uint64_t>())                                                              //
-      ("n", "answers to each prompt", cxxopts::value<int64_t>())                                                                  //
-      ("stop", "stop string; may be given several times", cxxopts::value<std::vector<std::string>>())                             //
-      ("stream", "print the text as it comes (default on a terminal, for one job)")                                               //
-      ("no-stream", "print the text when it is whole")                                                                            //
-      ("json", "print one JSON object a job: index, seconds, response or error")                                                  //
-      ("concurrency", "jobs under way at once", cxxopts::value<int>()->default_value("1"))                                        //
-      ("timeout", "seconds for one job", cxxopts::value<int>()->default_value("600"))                                             //
+  options.add_options()                                                                                               //
+      ("url", "the server", cxxopts::value<std::string>()->default_value("http://127.0.0.1:8000"))                    //
+      ("api-key", "sent as bearer token; default: CHORALE_API_KEY", cxxopts::value<std::string>())                    //
+      ("prompt", "complete this text", cxxopts::value<std::string>())                                                 //
+      ("chat", "answer this message of a user", cxxopts::value<std::string>())                                        //
+      ("messages", "JSON file with a list of chat messages (- is standard input)", cxxopts::value<std::string>())     //
+      ("jobs", "file with one completions or chat body a line (- is standard input)", cxxopts::value<std::string>())  //
+      ("model", "name of the served model", cxxopts::value<std::string>())                                            //
+      ("max-tokens", "most tokens of an answer", cxxopts::value<int64_t>())                                           //
+      ("temperature", "0 is greedy", cxxopts::value<double>())                                                        //
+      ("top-p", "nucleus", cxxopts::value<double>())                                                                  //
+      ("top-k", "most likely tokens to choose from", cxxopts::value<int64_t>())                                       //
+      ("seed", "same seed, same answer", cxxopts::value<uint64_t>())                                                  //
+      ("n", "answers to each prompt", cxxopts::value<int64_t>())                                                      //
+      ("stop", "stop string; may be given several times", cxxopts::value<std::vector<std::string>>())                 //
+      ("stream", "print the text as it comes (default on a terminal, for one job)")                                   //
+      ("no-stream", "print the text when it is whole")                                                                //
+      ("json", "print one JSON object a job: index, seconds, response or error")                                      //
+      ("concurrency", "jobs under way at once", cxxopts::value<int>()->default_value("1"))                            //
+      ("timeout", "seconds for one job", cxxopts::value<int>()->default_value("600"))                                 //
       ("h,help", "print this");
   options.positional_help("");
   return options;
@@ -102,7 +102,8 @@ std::vector<std::string> read_bodies(const cxxopts::ParseResult& arguments) {
     const auto path = arguments["messages"].as<std::string>();
     Json messages = Json::parse(read_file(path), nullptr, false);
     if (messages.is_object() && messages.contains("messages")) messages = Json(messages["messages"]);
-    if (!messages.is_array()) fail(ErrorCode::kInvalidArgument, "--messages: {} does not hold a JSON list of messages", path);
+    if (!messages.is_array())
+      fail(ErrorCode::kInvalidArgument, "--messages: {} does not hold a JSON list of messages", path);
     bodies.push_back({{"messages", std::move(messages)}});
   }
   if (arguments.count("jobs") != 0) {
@@ -131,8 +132,11 @@ Plan read_plan(const cxxopts::ParseResult& arguments) {
   if (!arguments.unmatched().empty())
     fail(ErrorCode::kInvalidArgument, "chorale submit: unexpected argument '{}'; give the text as --chat or --prompt",
          arguments.unmatched().front());
-  const size_t sources = arguments.count("prompt") + arguments.count("chat") + arguments.count("messages") + arguments.count("jobs");
-  if (sources != 1) fail(ErrorCode::kInvalidArgument, "chorale submit: give one of --prompt, --chat, --messages and --jobs; see --help");
+  const size_t sources =
+      arguments.count("prompt") + arguments.count("chat") + arguments.count("messages") + arguments.count("jobs");
+  if (sources != 1)
+    fail(ErrorCode::kInvalidArgument,
+         "chorale submit: give one of --prompt, --chat, --messages and --jobs; see --help");
   Plan plan;
   plan.bodies = read_bodies(arguments);
   plan.concurrency = arguments["concurrency"].as<int>();
@@ -142,8 +146,10 @@ Plan read_plan(const cxxopts::ParseResult& arguments) {
   if (plan.timeout.count() < 1) fail(ErrorCode::kInvalidArgument, "--timeout must be at least 1 second");
   const bool one = plan.bodies.size() == 1 && arguments.count("n") == 0;
   const bool wanted = arguments.count("stream") != 0 || isatty(STDOUT_FILENO) == 1;
-  if (arguments.count("json") != 0) plan.print = Print::kJson;
-  else if (one && wanted && arguments.count("no-stream") == 0) plan.print = Print::kStreamed;
+  if (arguments.count("json") != 0)
+    plan.print = Print::kJson;
+  else if (one && wanted && arguments.count("no-stream") == 0)
+    plan.print = Print::kStreamed;
   return plan;
 }
 
@@ -176,7 +182,8 @@ class Printer {
     std::string line = fmt::format("{} tokens in {:.2f} s, {:.1f} tokens/s", num_tokens, seconds,
                                    seconds > 0 ? static_cast<double>(num_tokens) / seconds : 0.0);
     if (!first.empty()) line += fmt::format(", first token after {:.3f} s", bench::percentile(first, 50));
-    if (answers_.size() > 1) line = fmt::format("{} of {} jobs ({} failed): {}", num_done, answers_.size(), num_failed, line);
+    if (answers_.size() > 1)
+      line = fmt::format("{} of {} jobs ({} failed): {}", num_done, answers_.size(), num_failed, line);
     fmt::print(stderr, "{}\n", line);
     return num_failed == 0 && num_done == answers_.size() ? kExitOk : kExitFailure;
   }
@@ -187,8 +194,10 @@ class Printer {
       Json line;
       line["index"] = index;
       line["seconds"] = answer.seconds;
-      if (answer.error.empty()) line["response"] = Json::parse(answer.body, nullptr, false);
-      else line["error"] = answer.error;
+      if (answer.error.empty())
+        line["response"] = Json::parse(answer.body, nullptr, false);
+      else
+        line["error"] = answer.error;
       fmt::print("{}\n", line.dump(-1, ' ', false, Json::error_handler_t::replace));
     } else {
       if (print_ == Print::kText) std::fwrite(answer.text.data(), 1, answer.text.size(), stdout);
@@ -206,7 +215,8 @@ class Printer {
 
 int run(const Plan& plan, const http::HttpClient& client) {
   const auto start = std::chrono::steady_clock::now();
-  // JSON lines hold the server's own object, which comes whole; text is always streamed, so that the first token is timed.
+  // JSON lines hold the server's own object, which comes whole; text is always streamed, so that the first token is
+  // timed.
   const Transport transport = plan.print == Print::kJson ? Transport::kWhole : Transport::kStream;
   Printer printer(plan.print, plan.bodies.size());
   std::atomic<size_t> next{0};
@@ -216,7 +226,8 @@ int run(const Plan& plan, const http::HttpClient& client) {
         const bool many = Json::parse(plan.bodies[i]).value("n", Json(1)) != Json(1);
         std::function<void(std::string_view)> on_text;
         if (plan.print == Print::kStreamed) on_text = [&](std::string_view text) { printer.on_text(text); };
-        printer.done(i, send_generation(client, plan.bodies[i], many ? Transport::kWhole : transport, on_text, Deadline::after(plan.timeout)));
+        printer.done(i, send_generation(client, plan.bodies[i], many ? Transport::kWhole : transport, on_text,
+                                        Deadline::after(plan.timeout)));
       }
     } catch (const Error&) {  // interrupted: closing the connection has cancelled the job
     }

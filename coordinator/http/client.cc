@@ -25,7 +25,8 @@ namespace {
 constexpr size_t kReadBytes = 16 << 10;
 constexpr uint64_t kMaxAnswerBytes = uint64_t{4} << 30;
 
-/// One connection and its one request. Each step is an asynchronous operation that is run until it ends, the deadline, or Ctrl-C.
+/// One connection and its one request. Each step is an asynchronous operation that is run until it ends, the deadline,
+/// or Ctrl-C.
 class Connection {
  public:
   using Parser = beast_http::response_parser<beast_http::string_body>;
@@ -125,8 +126,10 @@ HttpClient::HttpClient(const std::string& url, std::string api_key, Interrupted 
     fail(ErrorCode::kInvalidArgument, "the URL '{}' {}; expected http://HOST:PORT", url, why);
   };
   std::string rest = url;
-  if (rest.starts_with("http://")) rest.erase(0, 7);
-  else if (rest.find("://") != std::string::npos) refuse("is not plain http");
+  if (rest.starts_with("http://"))
+    rest.erase(0, 7);
+  else if (rest.find("://") != std::string::npos)
+    refuse("is not plain http");
   while (rest.ends_with("/")) rest.pop_back();
   if (rest.ends_with("/v1")) rest.resize(rest.size() - 3);
   const size_t bracket = rest.find(']');  // [::1]:8000
@@ -143,10 +146,11 @@ HttpAnswer HttpClient::call(const Call& call) const {
   const std::string name = fmt::format("http://{}:{}", host_, port_);
   Connection connection(name, call.deadline, interrupted_);
   connection.connect(host_, port_);
-  std::string text = fmt::format("{} {} HTTP/1.1\r\nHost: {}:{}\r\nConnection: close\r\nUser-Agent: chorale\r\n", call.method,
-                                 call.path, host_, port_);
+  std::string text = fmt::format("{} {} HTTP/1.1\r\nHost: {}:{}\r\nConnection: close\r\nUser-Agent: chorale\r\n",
+                                 call.method, call.path, host_, port_);
   if (!api_key_.empty()) text += "Authorization: Bearer " + api_key_ + "\r\n";
-  if (!call.body.empty()) text += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", call.body.size());
+  if (!call.body.empty())
+    text += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", call.body.size());
   connection.write(text + "\r\n" + call.body);
 
   auto& parser = connection.parser();

@@ -1,5 +1,6 @@
-// A blocking HTTP client for `chorale submit`, `bench serve` and tests: one request a connection, a deadline on everything, answers
-// whole or as server-sent events. It speaks plain HTTP/1.1; it retries nothing and follows no redirect.
+// A blocking HTTP client for `chorale submit`, `bench serve` and tests: one request a connection, a deadline on
+// everything, answers whole or as server-sent events. It speaks plain HTTP/1.1; it retries nothing and follows no
+// redirect.
 #pragma once
 
 #include <functional>
@@ -26,12 +27,14 @@ class HttpClient {
   /// `url` is "http://HOST[:PORT]", an optional "/v1" at its end is cut. Throws Error{kInvalidArgument}.
   explicit HttpClient(const std::string& url, std::string api_key = "", Interrupted interrupted = nullptr);
 
-  // All throw Error: kPeerLost (refused, or closed too early), kDeadlineExceeded, kCorrupt (not HTTP), kSystem (interrupted).
+  // All throw Error: kPeerLost (refused, or closed too early), kDeadlineExceeded, kCorrupt (not HTTP), kSystem
+  // (interrupted).
   HttpAnswer get(const std::string& path, Deadline deadline) const;
   HttpAnswer post(const std::string& path, const std::string& json, Deadline deadline) const;
-  /// Hands over the data of each event, "[DONE]" too, as it comes. Where the answer is no stream, its body is returned whole.
-  HttpAnswer post_stream(const std::string& path, const std::string& json, const std::function<void(std::string_view)>& on_event,
-                         Deadline deadline) const;
+  /// Hands over the data of each event, "[DONE]" too, as it comes. Where the answer is no stream, its body is returned
+  /// whole.
+  HttpAnswer post_stream(const std::string& path, const std::string& json,
+                         const std::function<void(std::string_view)>& on_event, Deadline deadline) const;
 
  private:
   struct Call;

@@ -95,9 +95,10 @@ Generation::Generation(const api::ParsedRequest& request, std::shared_ptr<const 
 
 Generation::~Generation() { close(); }
 
-Result<std::unique_ptr<Generation>> Generation::start(api::ParsedRequest request, std::shared_ptr<const api::ApiContext> context,
-                                                      std::shared_ptr<api::JobService> jobs, const GenerationOptions& options,
-                                                      Wake wake) {
+Result<std::unique_ptr<Generation>> Generation::start(api::ParsedRequest request,
+                                                      std::shared_ptr<const api::ApiContext> context,
+                                                      std::shared_ptr<api::JobService> jobs,
+                                                      const GenerationOptions& options, Wake wake) {
   std::unique_ptr<Generation> generation(
       new Generation(request, std::move(context), std::move(jobs), options, std::move(wake)));
   for (size_t i = 0; i < request.jobs.size(); ++i) {
@@ -122,12 +123,17 @@ bool Generation::pump() {
     if (failure_) break;
     if (auto* tokens = std::get_if<std::vector<parallel::SampledToken>>(&event.what))
       answer_.on_prompt_logprobs(event.job, std::move(*tokens));
-    else if (auto* token = std::get_if<TokenEvent>(&event.what)) answer_.on_token(event.job, std::move(*token));
-    else if (auto* done = std::get_if<Done>(&event.what)) answer_.on_done(event.job, done->num_cached_tokens);
-    else failure_ = std::get<Failure>(event.what);
+    else if (auto* token = std::get_if<TokenEvent>(&event.what))
+      answer_.on_token(event.job, std::move(*token));
+    else if (auto* done = std::get_if<Done>(&event.what))
+      answer_.on_done(event.job, done->num_cached_tokens);
+    else
+      failure_ = std::get<Failure>(event.what);
   }
-  if (failure_) cancel_jobs();
-  else if (answer_.is_complete()) job_ids_.clear();
+  if (failure_)
+    cancel_jobs();
+  else if (answer_.is_complete())
+    job_ids_.clear();
   return !events.empty();
 }
 

@@ -1,5 +1,6 @@
-// One request's jobs on their way: submitted to the engine, their events carried from the engine thread to the connection's, and made
-// into the answer there. Owned by an HTTP session. It knows no socket: it is woken, pumped, and told how much is unsent.
+// One request's jobs on their way: submitted to the engine, their events carried from the engine thread to the
+// connection's, and made into the answer there. Owned by an HTTP session. It knows no socket: it is woken, pumped, and
+// told how much is unsent.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +31,10 @@ class Generation {
   using Wake = std::function<void()>;
 
   /// Submits all jobs. On a Failure none of them runs.
-  static Result<std::unique_ptr<Generation>> start(api::ParsedRequest request, std::shared_ptr<const api::ApiContext> context,
-                                                   std::shared_ptr<api::JobService> jobs, const GenerationOptions& options,
-                                                   Wake wake);
+  static Result<std::unique_ptr<Generation>> start(api::ParsedRequest request,
+                                                   std::shared_ptr<const api::ApiContext> context,
+                                                   std::shared_ptr<api::JobService> jobs,
+                                                   const GenerationOptions& options, Wake wake);
   ~Generation();  // as close()
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;

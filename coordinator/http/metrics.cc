@@ -55,24 +55,31 @@ void add_engine_gauges_and_counters(Families& out, const EngineStats& s, const s
   out.gauge("vllm:num_requests_waiting", "Sequences that wait for admission.", s.num_requests_waiting);
   out.gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use; 1 is all.", s.kv_cache_usage);
   out.gauge("vllm:gpu_cache_usage_perc", "Older name of vllm:kv_cache_usage_perc.", s.kv_cache_usage);
-  out.counter("vllm:prefix_cache_queries_total", "Tokens looked up in the prefix cache.", static_cast<double>(s.prefix_cache_queries));
-  out.counter("vllm:prefix_cache_hits_total", "Tokens found in the prefix cache.", static_cast<double>(s.prefix_cache_hits));
+  out.counter("vllm:prefix_cache_queries_total", "Tokens looked up in the prefix cache.",
+              static_cast<double>(s.prefix_cache_queries));
+  out.counter("vllm:prefix_cache_hits_total", "Tokens found in the prefix cache.",
+              static_cast<double>(s.prefix_cache_hits));
   out.counter("vllm:num_preemptions_total", "Sequences preempted.", static_cast<double>(s.num_preemptions));
   out.counter("vllm:prompt_tokens_total", "Prompt tokens of admitted jobs.", static_cast<double>(s.prompt_tokens));
   out.counter("vllm:generation_tokens_total", "Generated tokens.", static_cast<double>(s.generation_tokens));
-  const std::pair<const char*, uint64_t> reasons[] = {
-      {"stop", s.finished_stop}, {"length", s.finished_length}, {"abort", s.finished_abort}, {"error", s.finished_error}};
+  const std::pair<const char*, uint64_t> reasons[] = {{"stop", s.finished_stop},
+                                                      {"length", s.finished_length},
+                                                      {"abort", s.finished_abort},
+                                                      {"error", s.finished_error}};
   for (const auto& [reason, count] : reasons)
-    out.counter("vllm:request_success_total", "Ended choices by reason.", static_cast<double>(count), {{"finished_reason", reason}});
-  out.gauge("vllm:cache_config_info", "The cache's configuration.", 1,
-            {{"block_size", "16"}, {"num_kv_blocks", std::to_string(s.num_kv_blocks)}, {"max_model_len", max_model_len}});
+    out.counter("vllm:request_success_total", "Ended choices by reason.", static_cast<double>(count),
+                {{"finished_reason", reason}});
+  out.gauge(
+      "vllm:cache_config_info", "The cache's configuration.", 1,
+      {{"block_size", "16"}, {"num_kv_blocks", std::to_string(s.num_kv_blocks)}, {"max_model_len", max_model_len}});
 }
 
 void add_engine_histograms(Families& out, const EngineStats& s) {
   out.histogram("vllm:iteration_tokens_total", "Tokens of a step.", s.iteration_tokens);
   out.histogram("vllm:time_to_first_token_seconds", "From arrival to the first token.", s.time_to_first_token);
   out.histogram("vllm:inter_token_latency_seconds", "Between tokens of one sequence.", s.inter_token_latency);
-  out.histogram("vllm:time_per_output_token_seconds", "Older name of vllm:inter_token_latency_seconds.", s.inter_token_latency);
+  out.histogram("vllm:time_per_output_token_seconds", "Older name of vllm:inter_token_latency_seconds.",
+                s.inter_token_latency);
   out.histogram("vllm:e2e_request_latency_seconds", "From arrival to the end.", s.e2e_request_latency);
   out.histogram("vllm:request_queue_time_seconds", "Waiting for admission.", s.request_queue_time);
   out.histogram("vllm:request_inference_time_seconds", "From admission to the end.", s.request_inference_time);
@@ -90,8 +97,10 @@ void add_own_series(Families& out, const EngineStats& s) {
   out.gauge("chorale:kv_blocks", "", static_cast<double>(s.num_kv_blocks - s.num_used_kv_blocks), {{"state", "free"}});
   out.gauge("chorale:steps_in_flight", "Steps sent and not answered.", s.num_steps_in_flight);
   out.counter("chorale:steps_total", "Steps answered.", static_cast<double>(s.num_steps));
-  out.counter("chorale:surplus_tokens_total", "Tokens sampled after their sequence had ended.", static_cast<double>(s.num_surplus_tokens));
-  out.counter("chorale:rejected_queue_full_total", "Jobs refused because the queue was full.", static_cast<double>(s.rejected_queue_full));
+  out.counter("chorale:surplus_tokens_total", "Tokens sampled after their sequence had ended.",
+              static_cast<double>(s.num_surplus_tokens));
+  out.counter("chorale:rejected_queue_full_total", "Jobs refused because the queue was full.",
+              static_cast<double>(s.rejected_queue_full));
   out.counter("chorale:world_seconds_total", "Wall time with a step in flight.", s.step_seconds);
   out.counter("chorale:coordinator_seconds_total", "Engine thread at work.", s.coordinator_seconds);
   out.counter("chorale:starved_seconds_total", "Wall time with work and no step in flight.", s.starved_seconds);
@@ -107,11 +116,14 @@ void add_own_series(Families& out, const EngineStats& s) {
 
 void add_http_series(Families& out, const HttpCounters& http) {
   out.gauge("chorale:http_connections", "Open connections.", static_cast<double>(http.open_connections));
-  out.gauge("chorale:http_open_requests", "Requests read and not yet answered.", static_cast<double>(http.open_requests));
+  out.gauge("chorale:http_open_requests", "Requests read and not yet answered.",
+            static_cast<double>(http.open_requests));
   out.counter("chorale:http_requests_total", "Requests answered.", static_cast<double>(http.requests));
-  out.counter("chorale:http_errors_total", "Requests answered with an error.", static_cast<double>(http.errors_4xx), {{"status", "4xx"}});
+  out.counter("chorale:http_errors_total", "Requests answered with an error.", static_cast<double>(http.errors_4xx),
+              {{"status", "4xx"}});
   out.counter("chorale:http_errors_total", "", static_cast<double>(http.errors_5xx), {{"status", "5xx"}});
-  out.counter("chorale:http_disconnects_total", "Clients that left before their answer was whole.", static_cast<double>(http.disconnects));
+  out.counter("chorale:http_disconnects_total", "Clients that left before their answer was whole.",
+              static_cast<double>(http.disconnects));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The text of /metrics: the engine's snapshot and the server's own counters as Prometheus families, named as vLLM names them
+// The text of /metrics: the engine's snapshot and the server's own counters as Prometheus families, named as vLLM names
+// them
 // (`vllm:`), and what only this project has (`chorale:`). Serialised by prometheus-cpp.
 #pragma once
 

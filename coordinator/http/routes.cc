@@ -4,9 +4,9 @@
 #include <cctype>
 #include <string_view>
 
-#include <nlohmann/json.hpp>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
+#include <nlohmann/json.hpp>
 
 #include "comm/base/log.h"
 #include "comm/base/version.h"
@@ -23,16 +23,19 @@ std::string path_of(const std::string& target) { return target.substr(0, target.
 
 std::string sha256(std::string_view text) {
   std::string digest(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), reinterpret_cast<unsigned char*>(digest.data()));
+  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(),
+         reinterpret_cast<unsigned char*>(digest.data()));
   return digest;
 }
 
-/// A body is JSON whatever it is called by clients that name no type of their own (curl -d, urllib); other names are refused.
+/// A body is JSON whatever it is called by clients that name no type of their own (curl -d, urllib); other names are
+/// refused.
 bool is_json_type(const std::string& content_type) {
   std::string type = content_type.substr(0, content_type.find(';'));
   std::transform(type.begin(), type.end(), type.begin(), [](unsigned char c) { return std::tolower(c); });
   while (!type.empty() && type.back() == ' ') type.pop_back();
-  return type.empty() || type == "application/json" || type == "application/x-www-form-urlencoded" || type.ends_with("+json");
+  return type.empty() || type == "application/json" || type == "application/x-www-form-urlencoded" ||
+         type.ends_with("+json");
 }
 
 Reply parse_failure(const Failure& failure) { return error_reply(api::to_api_error(failure, api::FailedAt::kParse)); }
@@ -105,7 +108,8 @@ bool Router::is_authorized(const Request& request) const {
   if (scheme != "bearer ") return false;
   const std::string digest = sha256(header.substr(7));
   int matches = 0;
-  for (const std::string& key : key_digests_) matches += CRYPTO_memcmp(key.data(), digest.data(), digest.size()) == 0 ? 1 : 0;
+  for (const std::string& key : key_digests_)
+    matches += CRYPTO_memcmp(key.data(), digest.data(), digest.size()) == 0 ? 1 : 0;
   return matches > 0;
 }
 
@@ -127,12 +131,13 @@ Routed Router::dispatch(const Request& request) const {
     reply.headers.emplace_back("WWW-Authenticate", "Bearer");
     return reply;
   }
-  if (route == nullptr) return error_reply(api::make_error(404, fmt::format("there is no {}", path.substr(0, 200)), "not_found"));
+  if (route == nullptr)
+    return error_reply(api::make_error(404, fmt::format("there is no {}", path.substr(0, 200)), "not_found"));
   const bool allowed = request.method == route->method || (route->method == "GET" && request.method == "HEAD");
   if (!allowed) {
     const std::string allow = route->method == "GET" ? "GET, HEAD" : std::string(route->method);
-    Reply reply = error_reply(
-        api::make_error(405, fmt::format("{} takes {}, not {}", path, allow, request.method.substr(0, 32)), "method_not_allowed"));
+    Reply reply = error_reply(api::make_error(
+        405, fmt::format("{} takes {}, not {}", path, allow, request.method.substr(0, 32)), "method_not_allowed"));
     reply.headers.emplace_back("Allow", allow);
     return reply;
   }
@@ -213,14 +218,16 @@ Routed Router::model(const Request& request) const {
   const std::string name = path_of(request.target).substr(kModelPrefix.size());
   const auto& names = context_->model.served_names;
   if (std::find(names.begin(), names.end(), name) == names.end())
-    return error_reply(api::make_error(404, fmt::format("the model '{}' does not exist", name.substr(0, 200)), "model_not_found"));
+    return error_reply(
+        api::make_error(404, fmt::format("the model '{}' does not exist", name.substr(0, 200)), "model_not_found"));
   return json_reply(model_json(context_->model, name));
 }
 
 Routed Router::health(const Request&) const {
   const auto health = jobs_->health();
   if (!health || draining_) {
-    api::ApiError error = api::make_error(503, health ? "the server is draining" : health.failure().message, "unhealthy");
+    api::ApiError error =
+        api::make_error(503, health ? "the server is draining" : health.failure().message, "unhealthy");
     error.retry_after_s = 1;
     return error_reply(error);
   }
@@ -241,8 +248,8 @@ Routed Router::metrics(const Request&) const {
   const auto& model = context_->model;
   Reply reply;
   reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  reply.body = metrics_text(jobs_->stats(), *counters_, model.served_names.empty() ? model.root : model.served_names.front(),
-                            model.max_model_len);
+  reply.body = metrics_text(jobs_->stats(), *counters_,
+                            model.served_names.empty() ? model.root : model.served_names.front(), model.max_model_len);
   return reply;
 }
 

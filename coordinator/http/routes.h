@@ -1,5 +1,5 @@
-// From a request to what answers it: routes, methods, API keys, and the endpoints that need no generation. Called by HTTP sessions;
-// it knows no socket.
+// From a request to what answers it: routes, methods, API keys, and the endpoints that need no generation. Called by
+// HTTP sessions; it knows no socket.
 #pragma once
 
 #include <atomic>
@@ -43,7 +43,8 @@ enum class HandledOn { kConnectionThread, kParseThread };
 /// Thread-safe.
 class Router {
  public:
-  Router(std::vector<std::string> api_keys, std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs);
+  Router(std::vector<std::string> api_keys, std::shared_ptr<const api::ApiContext> context,
+         std::shared_ptr<api::JobService> jobs);
 
   HandledOn handled_on(const Request& request) const;
   /// Never throws: an Error becomes 500.

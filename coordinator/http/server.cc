@@ -23,7 +23,8 @@ tcp::endpoint resolve(asio::io_context& io, const std::string& host, int port) {
   tcp::resolver resolver(io);
   const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive, error);
   if (error || found.empty())
-    fail(ErrorCode::kInvalidArgument, "--host {}: {}; give an address of this machine, or 0.0.0.0 for all", host, error.message());
+    fail(ErrorCode::kInvalidArgument, "--host {}: {}; give an address of this machine, or 0.0.0.0 for all", host,
+         error.message());
   return found.begin()->endpoint();
 }
 }  // namespace
@@ -45,8 +46,9 @@ class HttpServer::Impl {
     if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
     if (!error) acceptor_.bind(endpoint, error);
     if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (error) fail(ErrorCode::kSystem, "cannot listen on {}:{}: {}; choose another --port, or 0 for any free one", options.host,
-                    options.port, error.message());
+    if (error)
+      fail(ErrorCode::kSystem, "cannot listen on {}:{}: {}; choose another --port, or 0 for any free one", options.host,
+           options.port, error.message());
     bound_ = acceptor_.local_endpoint();
     accept();
     thread_ = std::thread([this] { shared_.io.run(); });
@@ -65,7 +67,8 @@ class HttpServer::Impl {
     if (stopped_) return;
     stopped_ = true;
     shared_.router.start_draining();
-    // First the pool, so that nothing starts any more; then the connections, so that nothing wakes the io thread afterwards.
+    // First the pool, so that nothing starts any more; then the connections, so that nothing wakes the io thread
+    // afterwards.
     shared_.parse_pool.stop();
     shared_.parse_pool.join();
     asio::post(shared_.io, [this] {
@@ -78,8 +81,10 @@ class HttpServer::Impl {
       }
       work_.reset();
     });
-    if (thread_.joinable()) thread_.join();
-    else shared_.io.run();  // never started
+    if (thread_.joinable())
+      thread_.join();
+    else
+      shared_.io.run();  // never started
   }
 
  private:
@@ -97,8 +102,10 @@ class HttpServer::Impl {
       const auto session = std::make_shared<Session>(shared_, std::move(socket));
       const bool full = shared_.sessions.size() >= static_cast<size_t>(shared_.options.max_connections);
       shared_.sessions.insert(session);
-      if (full) session->refuse();
-      else session->start();
+      if (full)
+        session->refuse();
+      else
+        session->start();
       accept();
     });
   }
@@ -112,7 +119,8 @@ class HttpServer::Impl {
   bool stopped_ = false;
 };
 
-HttpServer::HttpServer(HttpOptions options, std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs)
+HttpServer::HttpServer(HttpOptions options, std::shared_ptr<const api::ApiContext> context,
+                       std::shared_ptr<api::JobService> jobs)
     : impl_(std::make_unique<Impl>(std::move(options), std::move(context), std::move(jobs))) {}
 HttpServer::~HttpServer() = default;
 

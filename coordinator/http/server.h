@@ -1,5 +1,6 @@
-// The HTTP/1.1 server of the coordinator: accepts connections and serves them on one thread, parses bodies on a few others. The serve
-// command makes one, starts it, drains it on a signal and stops it. It owns neither the engine nor the model.
+// The HTTP/1.1 server of the coordinator: accepts connections and serves them on one thread, parses bodies on a few
+// others. The serve command makes one, starts it, drains it on a signal and stops it. It owns neither the engine nor
+// the model.
 #pragma once
 
 #include <chrono>
@@ -33,10 +34,12 @@ struct HttpOptions {
 /// Thread: one owner; drain may be called while requests run.
 class HttpServer {
  public:
-  HttpServer(HttpOptions options, std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs);
+  HttpServer(HttpOptions options, std::shared_ptr<const api::ApiContext> context,
+             std::shared_ptr<api::JobService> jobs);
   ~HttpServer();  // stops
 
-  /// Binds and serves from then on. Throws Error{kInvalidArgument} for a host that does not resolve, {kSystem} for a port in use.
+  /// Binds and serves from then on. Throws Error{kInvalidArgument} for a host that does not resolve, {kSystem} for a
+  /// port in use.
   void start();
   /// The bound port; "http://host:port". REQUIRES start().
   int port() const;

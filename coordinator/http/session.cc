@@ -15,17 +15,21 @@ namespace chorale::coordinator::http {
 namespace asio = boost::asio;
 namespace beast_http = boost::beast::http;
 
+std::string make_request_id() { return fmt::format("{:016x}{:016x}", api::random_seed(), api::random_seed()); }
+
 namespace {
 
 constexpr size_t kReadBytes = 16 << 10;
 constexpr size_t kReadAheadBytes = 64 << 10;  // of pipelined requests while one is answered
-constexpr std::chrono::milliseconds kLingerTime{2000};
 
 /// The client's id if it is harmless in a header, a log line and JSON; else a new one.
 std::string request_id_of(boost::beast::string_view given) {
-  const auto harmless = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("-_.:").find(c) != std::string_view::npos; };
-  if (!given.empty() && given.size() <= 128 && std::all_of(given.begin(), given.end(), harmless)) return std::string(given);
-  return fmt::format("{:016x}{:016x}", api::random_seed(), api::random_seed());
+  const auto harmless = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("-_.:").find(c) != std::string_view::npos;
+  };
+  if (!given.empty() && given.size() <= 128 && std::all_of(given.begin(), given.end(), harmless))
+    return std::string(given);
+  return make_request_id();
 }
 
 std::string text_of(boost::beast::string_view view) { return std::string(view.data(), view.size()); }
@@ -54,16 +58,18 @@ void Session::start() {
 
 void Session::refuse() {
   keep_alive_ = false;
-  request_.request_id = request_id_of("");
-  api::ApiError error = api::make_error(503, fmt::format("the server has its most connections open ({})",
-                                                         shared_.options.max_connections), "too_many_connections");
+  request_.request_id = make_request_id();
+  api::ApiError error = api::make_error(
+      503, fmt::format("the server has its most connections open ({})", shared_.options.max_connections),
+      "too_many_connections");
   error.retry_after_s = 1;
   send_reply(error_reply(error), AfterWrite::kClose);
 }
 
 void Session::abort() {
   if (state_ == State::kClosed) return;
-  if (state_ == State::kHandling || (state_ == State::kAnswering && !answer_ended_)) ++shared_.router.counters().disconnects;
+  if (state_ == State::kHandling || (state_ == State::kAnswering && !answer_ended_))
+    ++shared_.router.counters().disconnects;
   state_ = State::kClosed;
   end_generation();
   set_load(Load::kNone);
@@ -73,7 +79,7 @@ void Session::abort() {
   shared_.sessions.erase(shared_from_this());
 }
 
-// Reading -----------------------------------------------------------------------------------------------------------------------------
+// Reading
 
 /// One read is always pending, also while an answer is made: so a client that leaves is noticed at once.
 void Session::read() {
@@ -138,7 +144,8 @@ void Session::parse() {
 void Session::on_header() {
   header_seen_ = true;
   const auto& message = parser_->get();
-  if (message.version() >= 11 && boost::beast::iequals(message[beast_http::field::expect], "100-continue") && !parser_->is_done())
+  if (message.version() >= 11 && boost::beast::iequals(message[beast_http::field::expect], "100-continue") &&
+      !parser_->is_done())
     send("HTTP/1.1 100 Continue\r\n\r\n");
 }
 
@@ -156,7 +163,7 @@ void Session::on_parse_error(ErrorCode error) {
   send_reply(error_reply(api::make_error(status, text)), AfterWrite::kClose);
 }
 
-// Answering ---------------------------------------------------------------------------------------------------------------------------
+// Answering
 
 void Session::handle() {
   auto message = parser_->release();
@@ -175,7 +182,8 @@ void Session::handle() {
   request_.body = std::move(message.body());
   request_deadline_.reset();
   if (shared_.options.request_timeout.count() > 0) request_deadline_ = Clock::now() + shared_.options.request_timeout;
-  if (shared_.router.handled_on(request_) == HandledOn::kConnectionThread) return on_routed(shared_.router.route(request_));
+  if (shared_.router.handled_on(request_) == HandledOn::kConnectionThread)
+    return on_routed(shared_.router.route(request_));
 
   // The request stays untouched until the pool's answer is back: the state is kHandling until then.
   asio::post(shared_.parse_pool, [self = shared_from_this()] {
@@ -207,7 +215,8 @@ void Session::on_routed(Routed routed) {
 void Session::on_started(Result<std::unique_ptr<Generation>> generation) {
   if (state_ == State::kClosed) return;  // a generation that started is closed by its destructor
   if (!generation)
-    return send_reply(error_reply(api::to_api_error(generation.failure(), api::FailedAt::kSubmit)), AfterWrite::kNextRequest);
+    return send_reply(error_reply(api::to_api_error(generation.failure(), api::FailedAt::kSubmit)),
+                      AfterWrite::kNextRequest);
   if (peer_finished_) return abort();
   generation_ = std::move(*generation);
   state_ = State::kAnswering;
@@ -261,10 +270,14 @@ std::string Session::head(int status, const std::string& content_type,
   response.set(beast_http::field::content_type, content_type);
   response.set("X-Request-Id", request_.request_id);
   for (const auto& [name, value] : headers) response.set(name, value);
-  if (content_length) response.content_length(*content_length);
-  else if (!is_http_1_0_) response.chunked(true);
-  if (!keep_alive_) response.set(beast_http::field::connection, "close");
-  else if (is_http_1_0_) response.set(beast_http::field::connection, "keep-alive");
+  if (content_length)
+    response.content_length(*content_length);
+  else if (!is_http_1_0_)
+    response.chunked(true);
+  if (!keep_alive_)
+    response.set(beast_http::field::connection, "close");
+  else if (is_http_1_0_)
+    response.set(beast_http::field::connection, "keep-alive");
   std::ostringstream out;
   out << response.base();
   return out.str();
@@ -273,8 +286,10 @@ std::string Session::head(int status, const std::string& content_type,
 void Session::send_reply(const Reply& reply, AfterWrite after) {
   auto& counters = shared_.router.counters();
   ++counters.requests;
-  if (reply.status >= 500) ++counters.errors_5xx;
-  else if (reply.status >= 400) ++counters.errors_4xx;
+  if (reply.status >= 500)
+    ++counters.errors_5xx;
+  else if (reply.status >= 400)
+    ++counters.errors_4xx;
   log_debug("{} {} {} {}", request_.request_id, request_.method, request_.target.substr(0, 200), reply.status);
   if (after == AfterWrite::kClose || shared_.router.is_draining()) keep_alive_ = false;
   state_ = State::kAnswering;
@@ -290,7 +305,8 @@ void Session::begin_stream() {
   ++shared_.router.counters().requests;
   stream_begun_ = true;
   if (is_http_1_0_ || shared_.router.is_draining()) keep_alive_ = false;
-  outbox_ += head(200, "text/event-stream; charset=utf-8", {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}, std::nullopt);
+  outbox_ += head(200, "text/event-stream; charset=utf-8", {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}},
+                  std::nullopt);
 }
 
 /// Empty events end the stream.
@@ -310,96 +326,6 @@ void Session::send_stream(std::string events) {
     log_debug("{} {} {} 200 (stream)", request_.request_id, request_.method, request_.target);
   }
   send(std::move(events));
-}
-
-// Writing -----------------------------------------------------------------------------------------------------------------------------
-
-void Session::send(std::string data) {
-  outbox_ += data;
-  if (generation_ != nullptr) generation_->set_unsent(outbox_.size() + writing_.size() - num_written_);
-  if (!is_writing_) {
-    set_deadline(shared_.options.write_timeout);
-    write_some();
-  }
-}
-
-void Session::write_some() {
-  if (num_written_ == writing_.size()) {
-    writing_.clear();
-    writing_.swap(outbox_);
-    num_written_ = 0;
-    if (writing_.empty()) {
-      is_writing_ = false;
-      return on_all_written();
-    }
-  }
-  is_writing_ = true;
-  socket_.async_write_some(asio::buffer(writing_.data() + num_written_, writing_.size() - num_written_),
-                           [self = shared_from_this()](ErrorCode error, size_t num_bytes) { self->on_written(error, num_bytes); });
-}
-
-void Session::on_written(ErrorCode error, size_t num_bytes) {
-  if (state_ == State::kClosed) return;
-  if (error) return abort();
-  num_written_ += num_bytes;
-  set_deadline(shared_.options.write_timeout);
-  if (generation_ != nullptr) generation_->set_unsent(outbox_.size() + writing_.size() - num_written_);
-  write_some();
-}
-
-void Session::on_all_written() {
-  if (state_ == State::kReading) return set_deadline(shared_.options.read_timeout);  // 100 Continue is out
-  if (!answer_ended_) return set_deadline(std::chrono::milliseconds(0));             // the engine's turn
-  set_load(Load::kNone);
-  if (!keep_alive_) return linger();
-  next_request();
-  parse();
-  if (peer_finished_ && (state_ == State::kIdle || state_ == State::kReading)) return abort();
-  read();
-}
-
-/// Closing with unread bytes would reset the connection and could take the answer away from the client: first say that nothing follows,
-/// then read what still comes, for a moment.
-void Session::linger() {
-  ErrorCode error;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
-  if (error || peer_finished_) return abort();
-  state_ = State::kLingering;
-  set_deadline(kLingerTime);
-  read();
-}
-
-// Time --------------------------------------------------------------------------------------------------------------------------------
-
-void Session::set_deadline(std::chrono::milliseconds from_now) {
-  if (from_now.count() == 0) {
-    deadline_.reset();
-    return;
-  }
-  deadline_ = Clock::now() + from_now;
-  if (!timer_at_ || *deadline_ < *timer_at_) wait_timer();  // else the pending wait looks again when it ends
-}
-
-void Session::wait_timer() {
-  timer_at_ = deadline_;
-  timer_.expires_at(*deadline_);
-  timer_.async_wait([self = shared_from_this()](ErrorCode error) {
-    if (error || self->state_ == State::kClosed) return;  // replaced by an earlier one
-    self->timer_at_.reset();
-    if (!self->deadline_) return;
-    if (Clock::now() < *self->deadline_) return self->wait_timer();
-    self->on_deadline();
-  });
-}
-
-void Session::on_deadline() {
-  deadline_.reset();
-  if (state_ == State::kReading && !is_writing_) {
-    request_.request_id = request_id_of("");
-    const auto text = fmt::format("the request was not complete after {} ms", shared_.options.read_timeout.count());
-    return send_reply(error_reply(api::make_error(408, text)), AfterWrite::kClose);
-  }
-  abort();
 }
 
 }  // namespace chorale::coordinator::http

@@ -1,5 +1,6 @@
-// One connection: reads requests, in order, and writes their answers. Private to coordinator/http (it includes Boost): server.cc makes
-// sessions, session.cc is them. Everything runs on the io thread but parsing, which is posted to a pool and comes back.
+// One connection: reads requests, in order, and writes their answers. Private to coordinator/http (it includes Boost):
+// server.cc makes sessions, session.cc is them. Everything runs on the io thread but parsing, which is posted to a pool
+// and comes back.
 //
 //   kIdle --first byte--> kReading --whole request--> kHandling --generation--> kAnswering --last byte written--> kIdle
 //                                                             \--reply-----------------------------/
@@ -32,9 +33,13 @@ namespace chorale::coordinator::http {
 
 class Session;
 
+/// 32 hexadecimal digits nobody can guess.
+std::string make_request_id();
+
 /// What all sessions of a server share. `sessions` belongs to the io thread.
 struct Shared {
-  Shared(HttpOptions http_options, std::shared_ptr<const api::ApiContext> api_context, std::shared_ptr<api::JobService> job_service)
+  Shared(HttpOptions http_options, std::shared_ptr<const api::ApiContext> api_context,
+         std::shared_ptr<api::JobService> job_service)
       : options(std::move(http_options)),
         context(std::move(api_context)),
         jobs(std::move(job_service)),
@@ -89,7 +94,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void send_stream(std::string events);
   void end_generation();
   void set_load(Load load);
-  std::string head(int status, const std::string& content_type, const std::vector<std::pair<std::string, std::string>>& headers,
+  std::string head(int status, const std::string& content_type,
+                   const std::vector<std::pair<std::string, std::string>>& headers,
                    std::optional<size_t> content_length) const;
 
   // Writing
@@ -129,7 +135,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::unique_ptr<Generation> generation_;
   std::optional<Clock::time_point> request_deadline_;
 
-  std::string outbox_;   // waits behind `writing_`
+  std::string outbox_;  // waits behind `writing_`
   std::string writing_;
   size_t num_written_ = 0;  // of `writing_`
   bool is_writing_ = false;

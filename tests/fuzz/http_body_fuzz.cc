@@ -13,7 +13,9 @@
 
 namespace {
 
-using namespace chorale::coordinator;
+namespace api = chorale::coordinator::api;
+using chorale::coordinator::JobRequest;
+using chorale::coordinator::TokenEvent;
 
 void expect(bool condition) {
   if (!condition) std::abort();
@@ -26,7 +28,8 @@ void check(const api::ParsedRequest& parsed, const std::shared_ptr<const api::Ap
     expect(!job.prompt_ids.empty() && job.max_tokens >= 0 && job.num_choices >= 1);
     expect(static_cast<int64_t>(job.prompt_ids.size()) + job.max_tokens <= context->model.max_model_len);
     for (const int32_t id : job.prompt_ids) expect(id >= 0 && id < context->model.vocab_size);
-    for (const auto& [id, bias] : job.sampling.logit_bias) expect(id >= 0 && id < context->model.vocab_size && bias >= -100 && bias <= 100);
+    for (const auto& [id, bias] : job.sampling.logit_bias)
+      expect(id >= 0 && id < context->model.vocab_size && bias >= -100 && bias <= 100);
     expect(job.sampling.temperature >= 0 && job.sampling.top_p > 0 && job.sampling.repetition_penalty > 0);
   }
   api::Answer answer(parsed, context, "id", 0);

@@ -1,4 +1,5 @@
-// A tokenizer and chat template small enough to predict: a token is a byte, <s> is 256 and </s> 257. For tests and fuzzers of the API.
+// A tokenizer and chat template small enough to predict: a token is a byte, <s> is 256 and </s> 257. For tests and
+// fuzzers of the API.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,8 @@ class TinyText : public coordinator::api::ModelText {
     return id == kTinyBos ? "<s>" : id == kTinyEos ? "</s>" : std::string(1, static_cast<char>(id));
   }
   std::string token_bytes(int32_t id) const override { return token_text(id); }
-  Result<std::string> render_chat(const coordinator::api::Json& messages, coordinator::AddGenerationPrompt add_generation_prompt,
+  Result<std::string> render_chat(const coordinator::api::Json& messages,
+                                  coordinator::AddGenerationPrompt add_generation_prompt,
                                   const coordinator::api::Json& variables) const override {
     std::string text = variables.contains("prefix") && variables.at("prefix").is_string() ? variables.at("prefix") : "";
     for (const auto& message : messages) {

@@ -90,8 +90,8 @@ TEST_F(HttpClientTest, TimesAStream) {
 
 TEST_F(HttpClientTest, TakesAWholeAnswer) {
   const HttpClient client(url());
-  const auto answer = coordinator::send_generation(client, R"({"prompt": "a", "n": 2, "max_tokens": 2})", Transport::kWhole, nullptr,
-                                                   Deadline::after(seconds(10)));
+  const auto answer = coordinator::send_generation(client, R"({"prompt": "a", "n": 2, "max_tokens": 2})",
+                                                   Transport::kWhole, nullptr, Deadline::after(seconds(10)));
   EXPECT_EQ(answer.text, "ab\nab");
   EXPECT_EQ(answer.num_tokens, 4);
 }
@@ -99,10 +99,12 @@ TEST_F(HttpClientTest, TakesAWholeAnswer) {
 TEST_F(HttpClientTest, ReportsTheServersErrors) {
   const HttpClient client(url());
   for (const Transport transport : {Transport::kStream, Transport::kWhole}) {
-    const auto refused = coordinator::send_generation(client, R"({"prompt": "a", "n": 0})", transport, nullptr, Deadline::after(seconds(10)));
+    const auto refused = coordinator::send_generation(client, R"({"prompt": "a", "n": 0})", transport, nullptr,
+                                                      Deadline::after(seconds(10)));
     EXPECT_EQ(refused.error, "400: 'n' must be between 1 and 128, not 0 (n)");
   }
-  const auto lost = coordinator::send_generation(client, R"({"prompt": [2]})", Transport::kStream, nullptr, Deadline::after(seconds(10)));
+  const auto lost = coordinator::send_generation(client, R"({"prompt": [2]})", Transport::kStream, nullptr,
+                                                 Deadline::after(seconds(10)));
   EXPECT_EQ(lost.error, "the world was lost: rank 1 left");
   EXPECT_EQ(lost.text, "abc");
 }
@@ -110,14 +112,17 @@ TEST_F(HttpClientTest, ReportsTheServersErrors) {
 TEST_F(HttpClientTest, GivesUpAtItsDeadlineAndWhenInterrupted) {
   const HttpClient patient(url());
   const std::string hang = R"({"prompt": [0]})";
-  EXPECT_EQ(code_of([&] { patient.post("/v1/completions", hang, Deadline::after(milliseconds(50))); }), ErrorCode::kDeadlineExceeded);
+  EXPECT_EQ(code_of([&] { patient.post("/v1/completions", hang, Deadline::after(milliseconds(50))); }),
+            ErrorCode::kDeadlineExceeded);
   const HttpClient interrupted(url(), "", [] { return true; });
-  EXPECT_EQ(code_of([&] { interrupted.post("/v1/completions", hang, Deadline::after(seconds(20))); }), ErrorCode::kSystem);
+  EXPECT_EQ(code_of([&] { interrupted.post("/v1/completions", hang, Deadline::after(seconds(20))); }),
+            ErrorCode::kSystem);
   EXPECT_TRUE(jobs_->wait_for_jobs(0)) << "closing the connection cancels";
 }
 
 TEST_F(HttpClientTest, RefusesUrls) {
-  for (const char* url : {"https://host", "ftp://host", "http://", "http://host:0", "http://host:99999", "http://host:x", "http://a b", "http://h/path"})
+  for (const char* url : {"https://host", "ftp://host", "http://", "http://host:0", "http://host:99999",
+                          "http://host:x", "http://a b", "http://h/path"})
     EXPECT_EQ(code_of([&] { HttpClient client(url); }), ErrorCode::kInvalidArgument) << url;
 }
 
@@ -139,7 +144,8 @@ TEST(RudeServerTest, BecomesOneClearError) {
                             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: [1\n\ndata: [DONE]\n\n",
                             "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n{}"}) {
     RudeServer server(words);
-    const auto answer = coordinator::send_generation(HttpClient(server.url()), R"({"prompt": "a"})", Transport::kStream, nullptr, deadline());
+    const auto answer = coordinator::send_generation(HttpClient(server.url()), R"({"prompt": "a"})", Transport::kStream,
+                                                     nullptr, deadline());
     EXPECT_NE(answer.error, "") << words;
   }
 }

@@ -56,8 +56,10 @@ class HttpTest : public testing::Test {
       }
       const std::string data = body.substr(at + 6, end - at - 6);
       EXPECT_FALSE(done) << "after [DONE]: " << data;
-      if (data == "[DONE]") done = true;
-      else list.push_back(nlohmann::json::parse(data));
+      if (data == "[DONE]")
+        done = true;
+      else
+        list.push_back(nlohmann::json::parse(data));
       at = end + 2;
     }
     EXPECT_TRUE(done);

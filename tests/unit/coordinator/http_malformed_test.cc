@@ -1,4 +1,5 @@
-// Requests that must be refused: exact status, the field they name, and words of the message; afterwards a good one is answered.
+// Requests that must be refused: exact status, the field they name, and words of the message; afterwards a good one is
+// answered.
 #include <gtest/gtest.h>
 
 #include "tests/unit/coordinator/http_fixture.h"
@@ -19,14 +20,18 @@ constexpr const char* kText = "/v1/completions";
 constexpr const char* kChat = "/v1/chat/completions";
 
 std::string text(const std::string& more) { return R"({"prompt": "hi", )" + more + "}"; }
-std::string chat(const std::string& more) { return R"({"messages": [{"role": "user", "content": "hi"}], )" + more + "}"; }
+std::string chat(const std::string& more) {
+  return R"({"messages": [{"role": "user", "content": "hi"}], )" + more + "}";
+}
 std::string message(const std::string& one) { return R"({"messages": [)" + one + "]}"; }
 std::string repeat(const std::string& item, int count) {
   std::string list;
   for (int i = 0; i < count; ++i) list += (i > 0 ? "," : "") + item;
   return list;
 }
-std::string nested(int depth) { return std::string(static_cast<size_t>(depth), '[') + std::string(static_cast<size_t>(depth), ']'); }
+std::string nested(int depth) {
+  return std::string(static_cast<size_t>(depth), '[') + std::string(static_cast<size_t>(depth), ']');
+}
 
 std::vector<Case> cases() {
   return {
@@ -60,11 +65,16 @@ std::vector<Case> cases() {
       {"prompt id too large", kText, R"({"prompt": [5, 258]})", 400, "prompt", "token id 258"},
       {"prompt id over 64 bits", kText, R"({"prompt": [99999999999999999999]})", 400, "prompt", "integers"},
       {"prompt without tokens", kText, R"({"prompt": "", "add_special_tokens": false})", 400, "prompt", "no tokens"},
-      {"too many prompts", kText, R"({"prompt": [)" + repeat("\"a\"", 513) + "]}", 400, "prompt", "513 prompts; at most 512"},
-      {"prompt too long", kText, R"({"prompt": ")" + std::string(70, 'a') + "\"}", 400, "prompt", "64 tokens and the prompt alone has 71"},
-      {"answer too long", kText, text(R"("max_tokens": 62)"), 400, "max_tokens", "64 tokens and 65 were requested (3 in the prompt, 62"},
-      {"chat prompt too long", kChat, message(R"({"role": "user", "content": ")" + std::string(70, 'a') + "\"}"), 400, "messages", "64 tokens"},
-      {"chat answer too long", kChat, chat(R"("max_completion_tokens": 60)"), 400, "max_completion_tokens", "60 in the answer"},
+      {"too many prompts", kText, R"({"prompt": [)" + repeat("\"a\"", 513) + "]}", 400, "prompt",
+       "513 prompts; at most 512"},
+      {"prompt too long", kText, R"({"prompt": ")" + std::string(70, 'a') + "\"}", 400, "prompt",
+       "64 tokens and the prompt alone has 71"},
+      {"answer too long", kText, text(R"("max_tokens": 62)"), 400, "max_tokens",
+       "64 tokens and 65 were requested (3 in the prompt, 62"},
+      {"chat prompt too long", kChat, message(R"({"role": "user", "content": ")" + std::string(70, 'a') + "\"}"), 400,
+       "messages", "64 tokens"},
+      {"chat answer too long", kChat, chat(R"("max_completion_tokens": 60)"), 400, "max_completion_tokens",
+       "60 in the answer"},
       // Types and ranges
       {"model unknown", kText, text(R"("model": "gpt-9")"), 404, "model", "'gpt-9' does not exist"},
       {"model number", kText, text(R"("model": 9)"), 400, "model", "a string"},
@@ -87,12 +97,16 @@ std::vector<Case> cases() {
       {"frequency_penalty", kText, text(R"("frequency_penalty": -3)"), 400, "frequency_penalty", "at least -2"},
       {"n zero", kText, text(R"("n": 0)"), 400, "n", "between 1 and 128"},
       {"n large", kText, text(R"("n": 129)"), 400, "n", "129"},
-      {"n times prompts", kText, R"({"prompt": [)" + repeat("\"a\"", 20) + R"(], "n": 100})", 400, "n", "2000 choices; at most 1024"},
+      {"n times prompts", kText, R"({"prompt": [)" + repeat("\"a\"", 20) + R"(], "n": 100})", 400, "n",
+       "2000 choices; at most 1024"},
       {"best_of", kText, text(R"("best_of": 3, "n": 1)"), 400, "best_of", "best_of"},
       {"stream text", kText, text(R"("stream": "yes")"), 400, "stream", "a boolean"},
-      {"stream_options without stream", kText, text(R"("stream_options": {"include_usage": true})"), 400, "stream_options", "only allowed"},
-      {"stream_options type", kText, text(R"("stream": true, "stream_options": 5)"), 400, "stream_options", "an object"},
-      {"include_usage type", kText, text(R"("stream": true, "stream_options": {"include_usage": 1})"), 400, "stream_options.include_usage", "boolean"},
+      {"stream_options without stream", kText, text(R"("stream_options": {"include_usage": true})"), 400,
+       "stream_options", "only allowed"},
+      {"stream_options type", kText, text(R"("stream": true, "stream_options": 5)"), 400, "stream_options",
+       "an object"},
+      {"include_usage type", kText, text(R"("stream": true, "stream_options": {"include_usage": 1})"), 400,
+       "stream_options.include_usage", "boolean"},
       {"stop number", kText, text(R"("stop": 5)"), 400, "stop", "a string or a list"},
       {"stop of numbers", kText, text(R"("stop": ["a", 5])"), 400, "stop", "strings"},
       {"stop empty string", kText, text(R"("stop": "")"), 400, "stop", "empty"},
@@ -126,32 +140,41 @@ std::vector<Case> cases() {
       {"role unknown", kChat, message(R"({"role": "wizard", "content": "hi"})"), 400, "messages[0].role", "'wizard'"},
       {"content missing", kChat, message(R"({"role": "user"})"), 400, "messages[0].content", "missing"},
       {"content number", kChat, message(R"({"role": "user", "content": 5})"), 400, "messages[0].content", "a number"},
-      {"content part without type", kChat, message(R"({"role": "user", "content": [{}]})"), 400, "messages[0].content[0]", "'type'"},
-      {"content part image", kChat, message(R"({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]})"), 400,
+      {"content part without type", kChat, message(R"({"role": "user", "content": [{}]})"), 400,
+       "messages[0].content[0]", "'type'"},
+      {"content part image", kChat,
+       message(R"({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]})"), 400,
        "messages[0].content[0]", "image_url"},
       {"content part text number", kChat, message(R"({"role": "user", "content": [{"type": "text", "text": 1}]})"), 400,
        "messages[0].content[0].text", "a string"},
-      {"tool calls", kChat, message(R"({"role": "assistant", "tool_calls": [{}]})"), 400, "messages[0].tool_calls", "not supported"},
-      {"template raises", kChat, message(R"({"role": "user", "content": "raise"})"), 400, "messages", "the template raised"},
+      {"tool calls", kChat, message(R"({"role": "assistant", "tool_calls": [{}]})"), 400, "messages[0].tool_calls",
+       "not supported"},
+      {"template raises", kChat, message(R"({"role": "user", "content": "raise"})"), 400, "messages",
+       "the template raised"},
       {"template kwargs", kChat, chat(R"("chat_template_kwargs": [])"), 400, "chat_template_kwargs", "an object"},
       // Known, not supported
       {"tools", kChat, chat(R"("tools": [{"type": "function"}])"), 400, "tools", "not supported"},
       {"tool_choice", kChat, chat(R"("tool_choice": "auto")"), 400, "tool_choice", "not supported"},
       {"functions", kChat, chat(R"("functions": [{}])"), 400, "functions", "not supported"},
-      {"response_format", kChat, chat(R"("response_format": {"type": "json_object"})"), 400, "response_format", "not supported"},
+      {"response_format", kChat, chat(R"("response_format": {"type": "json_object"})"), 400, "response_format",
+       "not supported"},
       {"guided_json", kText, text(R"("guided_json": {})"), 400, "guided_json", "not supported"},
       {"guided_regex", kText, text(R"("guided_regex": "a+")"), 400, "guided_regex", "not supported"},
       {"guided_choice", kText, text(R"("guided_choice": ["a"])"), 400, "guided_choice", "not supported"},
-      {"structured_outputs", kText, text(R"("structured_outputs": {"regex": "a"})"), 400, "structured_outputs", "not supported"},
+      {"structured_outputs", kText, text(R"("structured_outputs": {"regex": "a"})"), 400, "structured_outputs",
+       "not supported"},
       {"suffix", kText, text(R"("suffix": "end")"), 400, "suffix", "not supported"},
       {"beam search", kText, text(R"("use_beam_search": true)"), 400, "use_beam_search", "not supported"},
       {"logits_processors", kText, text(R"("logits_processors": ["x"])"), 400, "logits_processors", "not supported"},
       {"prompt_embeds", kText, text(R"("prompt_embeds": "AAAA")"), 400, "prompt_embeds", "not supported"},
       {"prompt_logprobs", kText, text(R"("prompt_logprobs": 1)"), 400, "prompt_logprobs", "not supported"},
-      {"truncate_prompt_tokens", kText, text(R"("truncate_prompt_tokens": 5)"), 400, "truncate_prompt_tokens", "not supported"},
-      {"skip_special_tokens", kText, text(R"("skip_special_tokens": false)"), 400, "skip_special_tokens", "not supported"},
+      {"truncate_prompt_tokens", kText, text(R"("truncate_prompt_tokens": 5)"), 400, "truncate_prompt_tokens",
+       "not supported"},
+      {"skip_special_tokens", kText, text(R"("skip_special_tokens": false)"), 400, "skip_special_tokens",
+       "not supported"},
       {"chat_template", kChat, chat(R"("chat_template": "x")"), 400, "chat_template", "not supported"},
-      {"continue_final_message", kChat, chat(R"("continue_final_message": true)"), 400, "continue_final_message", "not supported"},
+      {"continue_final_message", kChat, chat(R"("continue_final_message": true)"), 400, "continue_final_message",
+       "not supported"},
       {"audio", kChat, chat(R"("modalities": ["text", "audio"])"), 400, "modalities", "not supported"},
       {"chat echo", kChat, chat(R"("echo": true)"), 400, "echo", "not supported"},
       // Other endpoints
@@ -175,8 +198,10 @@ TEST_F(MalformedRequest, GetsItsErrorAndTheNextGoodOneAnAnswer) {
     const auto error = answer.json().at("error");
     EXPECT_FALSE(error.at("type").get<std::string>().empty());
     EXPECT_TRUE(error.contains("code"));
-    if (*one.param == '\0') EXPECT_TRUE(error.at("param").is_null()) << answer.body;
-    else EXPECT_EQ(error.at("param"), one.param) << answer.body;
+    if (*one.param == '\0')
+      EXPECT_TRUE(error.at("param").is_null()) << answer.body;
+    else
+      EXPECT_EQ(error.at("param"), one.param) << answer.body;
     EXPECT_NE(error.at("message").get<std::string>().find(one.mention), std::string::npos) << answer.body;
   }
   expect_it_still_answers();
@@ -191,7 +216,8 @@ TEST_F(MalformedRequest, LeavesItsConnectionUsable) {
 }
 
 TEST_F(MalformedRequest, NeutralValuesAndUnknownFieldsAreNoReason) {
-  const RawAnswer answer = post(kChat, chat(R"("tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "suffix": null,
+  const RawAnswer answer =
+      post(kChat, chat(R"("tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "suffix": null,
       "best_of": 1, "skip_special_tokens": true, "use_beam_search": false, "modalities": ["text"], "temperature": null, "n": null,
       "max_tokens": null, "stop": null, "logit_bias": null, "nobody_knows": {"a": 1}, "metadata": {}, "store": false, "max_tokens": 2.0,
       "top_k": -1, "seed": -3, "user": "me")"));

@@ -1,4 +1,5 @@
-// The server as a peer on a socket: keeping connections, order, limits, keys, methods, draining; and the endpoints around generation.
+// The server as a peer on a socket: keeping connections, order, limits, keys, methods, draining; and the endpoints
+// around generation.
 #include <gtest/gtest.h>
 
 #include "tests/unit/coordinator/http_fixture.h"
@@ -70,7 +71,8 @@ TEST_F(HttpServerTest, ReadsABodyInPiecesAndInChunks) {
   client.say("ngth: 33\r\n\r\n{\"prompt\": \"hi\"");
   client.say(", \"max_tokens\": 3}");
   EXPECT_EQ(client.hear().status, 200);
-  client.say("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n{\"prompt\": \"hi\"\r\n");
+  client.say(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n{\"prompt\": \"hi\"\r\n");
   client.say("12\r\n, \"max_tokens\": 3}\r\n0\r\n\r\n");
   const RawAnswer answer = client.hear();
   EXPECT_EQ(answer.status, 200) << answer.body;
@@ -129,7 +131,8 @@ TEST_F(HttpServerTest, LimitsBodyAndHeader) {
   EXPECT_EQ(told.hear().status, 413);
   EXPECT_TRUE(told.is_closed());
   RawClient untold(port());
-  untold.say("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n" + std::string(1024, ' ') + "\r\n");
+  untold.say("POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n" + std::string(1024, ' ') +
+             "\r\n");
   EXPECT_EQ(untold.hear().status, 413);
   EXPECT_EQ(post(kText, kGood, "X-Long: " + std::string(3000, 'a') + "\r\n").status, 431);
   EXPECT_EQ(get("/" + std::string(3000, 'a')).status, 431);
@@ -185,10 +188,13 @@ TEST_F(HttpServerTest, TakesJsonOnly) {
   RawClient client(port());
   client.say("POST /tokenize HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}");
   EXPECT_EQ(client.hear().status, 415);
-  client.say("POST /tokenize HTTP/1.1\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}");
+  client.say(
+      "POST /tokenize HTTP/1.1\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: "
+      "2\r\n\r\n{}");
   EXPECT_EQ(client.hear().status, 415);
   const std::string body = R"({"prompt": "a"})";
-  for (const char* type : {"", "Content-Type: Application/JSON; charset=utf-8\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"}) {
+  for (const char* type : {"", "Content-Type: Application/JSON; charset=utf-8\r\n",
+                           "Content-Type: application/x-www-form-urlencoded\r\n"}) {
     client.say(fmt::format("POST /tokenize HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n{}", type, body.size(), body));
     EXPECT_EQ(client.hear().status, 200) << type;
   }
@@ -212,7 +218,8 @@ TEST_F(HttpServerTest, TokenizesAndBack) {
   EXPECT_EQ(plain["token_strs"], (std::vector<std::string>{"<s>", "a", "b"}));
   EXPECT_EQ(plain["count"], 3);
   EXPECT_EQ(plain["max_model_len"], 64);
-  const auto chat = post("/tokenize", R"({"messages": [{"role": "user", "content": "a"}], "add_generation_prompt": false})").json();
+  const auto chat =
+      post("/tokenize", R"({"messages": [{"role": "user", "content": "a"}], "add_generation_prompt": false})").json();
   EXPECT_EQ(chat["count"], 7);
   EXPECT_EQ(post("/detokenize", R"({"tokens": [97, 98]})").json()["prompt"], "ab");
 }
@@ -231,12 +238,13 @@ TEST_F(HttpServerTest, TellsItsHealth) {
 TEST_F(HttpServerTest, ExposesMetrics) {
   const RawAnswer answer = get("/metrics");
   EXPECT_EQ(answer.headers.at("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-  for (const char* line : {"vllm:num_requests_running{model_name=\"tiny\"} 0", "# TYPE vllm:time_to_first_token_seconds histogram",
-                           "vllm:time_to_first_token_seconds_bucket{model_name=\"tiny\",le=\"+Inf\"} 1",
-                           "vllm:time_to_first_token_seconds_bucket{model_name=\"tiny\",le=\"0.02\"} 0",
-                           "vllm:request_success_total{model_name=\"tiny\",finished_reason=\"stop\"} 0",
-                           "chorale:stage_compute_seconds_total{model_name=\"tiny\",stage=\"1\"} 0", "vllm:prompt_tokens_total",
-                           "vllm:kv_cache_usage_perc", "chorale:kv_blocks{model_name=\"tiny\",state=\"free\"} 0"})
+  for (const char* line :
+       {"vllm:num_requests_running{model_name=\"tiny\"} 0", "# TYPE vllm:time_to_first_token_seconds histogram",
+        "vllm:time_to_first_token_seconds_bucket{model_name=\"tiny\",le=\"+Inf\"} 1",
+        "vllm:time_to_first_token_seconds_bucket{model_name=\"tiny\",le=\"0.02\"} 0",
+        "vllm:request_success_total{model_name=\"tiny\",finished_reason=\"stop\"} 0",
+        "chorale:stage_compute_seconds_total{model_name=\"tiny\",stage=\"1\"} 0", "vllm:prompt_tokens_total",
+        "vllm:kv_cache_usage_perc", "chorale:kv_blocks{model_name=\"tiny\",state=\"free\"} 0"})
     EXPECT_NE(answer.body.find(line), std::string::npos) << line << "\n" << answer.body;
 }
 

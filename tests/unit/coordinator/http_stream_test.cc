@@ -33,8 +33,12 @@ TEST_F(HttpStreamTest, WholeCompletion) {
 }
 
 TEST_F(HttpStreamTest, WholeChat) {
-  const auto json = post(kChat, R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
-      "max_completion_tokens": 2, "max_tokens": 9, "logprobs": true, "top_logprobs": 2, "chat_template_kwargs": {"prefix": "P"}})").json();
+  const auto json =
+      post(
+          kChat,
+          R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+      "max_completion_tokens": 2, "max_tokens": 9, "logprobs": true, "top_logprobs": 2, "chat_template_kwargs": {"prefix": "P"}})")
+          .json();
   EXPECT_EQ(json["object"], "chat.completion");
   const auto& choice = json["choices"][0];
   EXPECT_EQ(choice["message"]["role"], "assistant");
@@ -51,7 +55,8 @@ TEST_F(HttpStreamTest, WholeChat) {
 
 TEST_F(HttpStreamTest, EchoWithLogprobs) {
   const auto choice =
-      post(kText, R"({"prompt": "hi", "max_tokens": 2, "echo": true, "logprobs": 1, "add_special_tokens": false})").json()["choices"][0];
+      post(kText, R"({"prompt": "hi", "max_tokens": 2, "echo": true, "logprobs": 1, "add_special_tokens": false})")
+          .json()["choices"][0];
   EXPECT_EQ(choice["text"], "hiab");
   EXPECT_EQ(choice["logprobs"]["tokens"], (std::vector<std::string>{"h", "i", "a", "b"}));
   EXPECT_TRUE(choice["logprobs"]["token_logprobs"][0].is_null());
@@ -61,7 +66,8 @@ TEST_F(HttpStreamTest, EchoWithLogprobs) {
 }
 
 TEST_F(HttpStreamTest, EchoOfThePromptAlone) {
-  const std::string body = R"({"prompt": "hi", "max_tokens": 0, "echo": true, "logprobs": 1, "add_special_tokens": false)";
+  const std::string body =
+      R"({"prompt": "hi", "max_tokens": 0, "echo": true, "logprobs": 1, "add_special_tokens": false)";
   const auto choice = post(kText, body + "}").json()["choices"][0];
   EXPECT_EQ(choice["text"], "hi");
   EXPECT_EQ(choice["finish_reason"], "length");
@@ -90,7 +96,8 @@ TEST_F(HttpStreamTest, StreamsACompletion) {
 }
 
 TEST_F(HttpStreamTest, StreamsAChat) {
-  const RawAnswer answer = post(kChat, R"({"messages": [{"role": "user", "content": "a"}], "n": 2, "max_tokens": 2, "stream": true,
+  const RawAnswer answer =
+      post(kChat, R"({"messages": [{"role": "user", "content": "a"}], "n": 2, "max_tokens": 2, "stream": true,
       "stream_options": {"continuous_usage_stats": true}})");
   std::string texts[2];
   int roles = 0, ends = 0;
@@ -109,9 +116,13 @@ TEST_F(HttpStreamTest, StreamsAChat) {
 }
 
 TEST_F(HttpStreamTest, PassesEveryParameterToTheEngine) {
-  post(kText, R"({"prompt": "x", "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2,
-      "presence_penalty": 0.3, "frequency_penalty": -0.4, "seed": 18446744073709551615, "logit_bias": {"9": -100, "3": 1.5}, "min_tokens": 2,
-      "stop": ["s1", "s2"], "stop_token_ids": [4], "ignore_eos": true, "include_stop_str_in_output": true, "priority": -3, "logprobs": 5})");
+  post(
+      kText,
+      R"({"prompt": "x", "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2,
+      "presence_penalty": 0.3, "frequency_penalty": -0.4, "seed": 18446744073709551615, "logit_bias": {"9": -100, "3": 1.5},
+      "min_tokens": 2,
+      "stop": ["s1", "s2"],
+      "stop_token_ids": [4], "ignore_eos": true, "include_stop_str_in_output": true, "priority": -3, "logprobs": 5})");
   const JobRequest job = jobs_->last_request();
   EXPECT_EQ(job.prompt_ids, (std::vector<int32_t>{kTinyBos, 'x'}));
   EXPECT_EQ(job.max_tokens, 9);

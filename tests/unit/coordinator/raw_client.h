@@ -1,4 +1,5 @@
-// A socket that says exactly what a test wants said, well-formed or not, and reads HTTP answers one by one. Every read has a deadline.
+// A socket that says exactly what a test wants said, well-formed or not, and reads HTTP answers one by one. Every read
+// has a deadline.
 #pragma once
 
 #include <arpa/inet.h>
@@ -20,7 +21,7 @@
 namespace chorale::test {
 
 struct RawAnswer {
-  int status = 0;  // 0: the connection was closed instead
+  int status = 0;                              // 0: the connection was closed instead
   std::map<std::string, std::string> headers;  // names in lower case
   std::string body;                            // chunks joined
 
@@ -36,7 +37,8 @@ class RawClient {
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(port));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) throw std::runtime_error("cannot connect");
+    if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0)
+      throw std::runtime_error("cannot connect");
   }
   ~RawClient() { leave(); }
   RawClient(const RawClient&) = delete;
@@ -56,8 +58,9 @@ class RawClient {
     }
   }
   void post(const std::string& path, const std::string& body, const std::string& headers = "") {
-    say(fmt::format("POST {} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{}\r\n{}", path,
-                    body.size(), headers, body));
+    say(fmt::format(
+        "POST {} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{}\r\n{}", path,
+        body.size(), headers, body));
   }
   void get(const std::string& path, const std::string& headers = "") {
     say(fmt::format("GET {} HTTP/1.1\r\nHost: test\r\n{}\r\n", path, headers));
@@ -80,9 +83,12 @@ class RawClient {
     }
     if (answer.status == 100) return answer;
     if (body == Body::kNone) return answer;
-    if (answer.headers.count("transfer-encoding") != 0) read_chunks(answer.body);
-    else if (answer.headers.count("content-length") != 0) answer.body = take_exactly(std::stoul(answer.headers["content-length"]));
-    else answer.body = take_rest();
+    if (answer.headers.count("transfer-encoding") != 0)
+      read_chunks(answer.body);
+    else if (answer.headers.count("content-length") != 0)
+      answer.body = take_exactly(std::stoul(answer.headers["content-length"]));
+    else
+      answer.body = take_rest();
     return answer;
   }
   /// Reads until the text was seen; false when the connection ended first.

@@ -1,4 +1,5 @@
-// A job service that plays the engine: one thread, one token a job in turn, as a prompt's first id says. No model and no world.
+// A job service that plays the engine: one thread, one token a job in turn, as a prompt's first id says. No model and
+// no world.
 #pragma once
 
 #include <algorithm>
@@ -96,7 +97,9 @@ class ScriptedJobs : public coordinator::api::JobService {
   }
   /// Waits until some job's reader has been too slow.
   bool wait_for_congestion() {
-    return wait([&] { return std::any_of(jobs_.begin(), jobs_.end(), [](const auto& job) { return job.second.was_congested; }); });
+    return wait([&] {
+      return std::any_of(jobs_.begin(), jobs_.end(), [](const auto& job) { return job.second.was_congested; });
+    });
   }
 
  private:
@@ -164,8 +167,10 @@ class ScriptedJobs : public coordinator::api::JobService {
     coordinator::TokenEvent event;
     event.choice = choice;
     event.token.token = {id, -0.25f};
-    for (int32_t i = 0; i < job.request.sampling.num_top_logprobs; ++i) event.token.top.push_back({id + i, -0.25f - static_cast<float>(i)});
-    event.text = job.request.prompt_ids.front() == kWide ? std::string(4096, 'x') : std::string(1, static_cast<char>(id));
+    for (int32_t i = 0; i < job.request.sampling.num_top_logprobs; ++i)
+      event.token.top.push_back({id + i, -0.25f - static_cast<float>(i)});
+    event.text =
+        job.request.prompt_ids.front() == kWide ? std::string(4096, 'x') : std::string(1, static_cast<char>(id));
     if (job.num_tokens == job.request.max_tokens) event.finish = coordinator::FinishReason::kLength;
     job.sink->on_token(std::move(event));
   }
