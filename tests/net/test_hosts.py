@@ -46,7 +46,8 @@ def ask(environment, url, jobs_path):
                          stderr=subprocess.PIPE)
     out, err = done.communicate(timeout=120)
     assert done.returncode == 0, err
-    return [json.loads(line)["choices"][0]["text"] for line in out.splitlines()]
+    answers = sorted((json.loads(line) for line in out.splitlines()), key=lambda answer: answer["index"])
+    return [answer["response"]["choices"][0]["text"] for answer in answers]
 
 
 @pytest.mark.parametrize("how", ["coordinator starts mpirun", "mpirun starts all"])
