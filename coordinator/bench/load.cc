@@ -24,7 +24,7 @@ class Countdown {
     --left_;
     changed_.notify_all();
   }
-  /// Until all ended or one failed.
+  /// Until all ended or one failed: the engine sees to it that one of both comes.
   std::optional<Failure> wait() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return left_ == 0 || failure_; });

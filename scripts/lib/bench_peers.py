@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 STATE_FACTOR = 1.3  # as in coordinator/bench/statistics.h
@@ -54,6 +55,18 @@ class Peers:
     def all_reduce(self):
         out = run(mpirun(2) + [self.chorale, "bench", "comm", "--backend", "shared_memory", "--sizes", "8K", "--json"])
         return next(row for row in json.loads(out) if row["test"].startswith("all_reduce"))
+
+
+def busy_percent(seconds):
+    """Share of all cores' time that was used during the next seconds."""
+    def read():
+        with open("/proc/stat") as file:
+            times = [int(word) for word in file.readline().split()[1:]]
+        return sum(times), times[3] + times[4]  # idle, iowait
+    total, idle = read()
+    time.sleep(seconds)
+    total_after, idle_after = read()
+    return 100 * (1 - (idle_after - idle) / max(1, total_after - total))
 
 
 def same_state(a, b):
@@ -149,8 +162,8 @@ def report(peers, table, whole, arguments):
     command = f"scripts/bench-peers --rounds {arguments.rounds} --out {arguments.out or 'FILE'}"
     return f"""# Chorale beside llama.cpp
 
-Made by `{command}`: medians over {arguments.rounds} rounds of runs taken in turn, each 2 repetitions after a warm-up. The model is
-`scripts/make-random-model --shape {Path(peers.model).name.removeprefix('random-')}`, the same weights for both programs.
+Made by `{command}`: medians over the rounds, runs of both taken in turn, each of 2 repetitions
+after a warm-up. The model is `scripts/make-random-model --shape {Path(peers.model).name.removeprefix('random-')}`, the same weights for both programs.
 
 {version}; llama-cpp-python {importlib.metadata.version('llama-cpp-python')}; {cpu}, {os.cpu_count()} cores; class
 `{whole[0][TG]['class']}`; read bandwidth {min(reads):.1f} to {max(reads):.1f} GB/s during the runs.
@@ -168,11 +181,11 @@ def main():
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--max-load", type=float, default=0.5)
+    parser.add_argument("--max-busy", type=float, default=10)
     arguments = parser.parse_args()
-    load = os.getloadavg()[0]
-    if load > arguments.max_load:
-        sys.exit(f"error: load average {load:.1f}: others are at work; wait, or give --max-load")
+    busy = busy_percent(seconds=3)
+    if busy > arguments.max_busy:
+        sys.exit(f"error: the cores are {busy:.0f} % busy with other work, which would spoil the numbers; wait, or give --max-busy")
     peers = Peers(arguments)
     results = measure(peers, arguments.rounds)
     text = report(peers, tabulate(peers, *results), results[0], arguments)
