@@ -23,8 +23,8 @@ namespace {
 
 constexpr size_t kMaxOutputBytes = size_t{1} << 20;
 
-/// Variables that tell a process its place in a surrounding world; a child that starts a world of its own must not see them.
-/// Settings of the user (OMPI_MCA_*, OMPI_ALLOW_RUN_AS_ROOT*) stay.
+/// Variables that tell a process its place in a surrounding world; a child that starts a world of its own must not see
+/// them. Settings of the user (OMPI_MCA_*, OMPI_ALLOW_RUN_AS_ROOT*) stay.
 bool is_launcher_variable(std::string_view entry) {
   if (entry.starts_with("PMIX_") || entry.starts_with("PRTE_") || entry.starts_with("PMI_")) return true;
   if (!entry.starts_with("OMPI_")) return false;
@@ -95,10 +95,12 @@ ChildProcess ChildProcess::start(const std::vector<std::string>& argv,
   child.output_fd_ = pipe_fds[0];
   if (error != 0) {
     child.pid_ = -1;
-    fail(error == ENOENT ? ErrorCode::kNotFound : ErrorCode::kSystem, "cannot start {}: {}", argv[0], std::strerror(error));
+    fail(error == ENOENT ? ErrorCode::kNotFound : ErrorCode::kSystem, "cannot start {}: {}", argv[0],
+         std::strerror(error));
   }
   child.pid_fd_ = static_cast<int>(syscall(SYS_pidfd_open, child.pid_, 0));
-  if (child.pid_fd_ < 0) fail(ErrorCode::kSystem, "pidfd_open: {} (Linux 5.3 or newer is needed)", std::strerror(errno));
+  if (child.pid_fd_ < 0)
+    fail(ErrorCode::kSystem, "pidfd_open: {} (Linux 5.3 or newer is needed)", std::strerror(errno));
   return child;
 }
 

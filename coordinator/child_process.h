@@ -1,5 +1,5 @@
-// A child process in its own process group: the MPI world that the coordinator starts and watches, and the short commands of
-// `doctor`. It knows nothing of MPI beyond scrubbing the launcher's variables from the child's environment.
+// A child process in its own process group: the MPI world that the coordinator starts and watches, and the short
+// commands of `doctor`. It knows nothing of MPI beyond scrubbing the launcher's variables from the child's environment.
 #pragma once
 
 #include <sys/types.h>
@@ -18,8 +18,8 @@ enum class Output : uint8_t { kInherit, kCapture };
 /// Thread: any, one at a time. Destruction kills the whole group at once and reaps the child.
 class ChildProcess {
  public:
-  /// Starts argv[0] (found by PATH) with `environment` added to this process's, less what a surrounding mpirun or srun set (OMPI_*
-  /// process variables, PMIX_*, PRTE_*). Standard input is empty. Throws Error{kNotFound | kSystem}.
+  /// Starts argv[0] (found by PATH) with `environment` added to this process's, less what a surrounding mpirun or srun
+  /// set (OMPI_* process variables, PMIX_*, PRTE_*). Standard input is empty. Throws Error{kNotFound | kSystem}.
   static ChildProcess start(const std::vector<std::string>& argv,
                             const std::vector<std::pair<std::string, std::string>>& environment, Output output);
   ChildProcess(ChildProcess&& other) noexcept;

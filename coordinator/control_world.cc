@@ -49,9 +49,9 @@ ControlWorld::~ControlWorld() {
   server_->close();
 }
 
-std::unique_ptr<World> ControlWorld::establish(std::unique_ptr<comm::ControlServer> server, const ClusterRequest& request,
-                                               const parallel::ModelConfig& config, Deadline join_deadline,
-                                               const GaveUp& gave_up) {
+std::unique_ptr<World> ControlWorld::establish(std::unique_ptr<comm::ControlServer> server,
+                                               const ClusterRequest& request, const parallel::ModelConfig& config,
+                                               Deadline join_deadline, const GaveUp& gave_up) {
   std::unique_ptr<ControlWorld> world(new ControlWorld(std::move(server)));
   world->form(request, config, join_deadline, gave_up);
   return world;
@@ -79,25 +79,24 @@ std::optional<LinkEvent> ControlWorld::next_event(Deadline deadline) {
 void ControlWorld::await_hellos(std::vector<WorkerHello>& hellos, Deadline deadline, const GaveUp& gave_up) {
   std::vector<bool> joined(hellos.size(), false);
   for (size_t num_joined = 0; num_joined < hellos.size();) {
-    const std::optional<LinkEvent> event = next_event(std::min(deadline, Deadline::after(kAskWhetherGivenUp), [](auto a, auto b) {
-      return a.when() < b.when();
-    }));
+    const std::optional<LinkEvent> event = next_event(
+        std::min(deadline, Deadline::after(kAskWhetherGivenUp), [](auto a, auto b) { return a.when() < b.when(); }));
     if (!event) {
       if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kPeerLost, "{}", *why);
       if (!deadline.expired()) continue;
       std::vector<size_t> missing;
       for (size_t rank = 0; rank < joined.size(); ++rank)
         if (!joined[rank]) missing.push_back(rank);
-      fail(ErrorCode::kDeadlineExceeded, "{} of {} workers did not join in time: ranks {}", missing.size(), joined.size(),
-           fmt::join(missing, ", "));
+      fail(ErrorCode::kDeadlineExceeded, "{} of {} workers did not join in time: ranks {}", missing.size(),
+           joined.size(), fmt::join(missing, ", "));
     }
     if (is_loss(*event)) fail_lost(*event);
     if (event->kind != LinkEvent::Kind::kJoined) continue;
     WorkerHello hello = WorkerHello::decode(event->payload);
     const auto rank = static_cast<size_t>(event->rank);
     if (hello.num_ranks != static_cast<int>(hellos.size()))
-      fail(ErrorCode::kInvalidArgument, "rank {} belongs to a world of {} ranks, this one has {}", rank, hello.num_ranks,
-           hellos.size());
+      fail(ErrorCode::kInvalidArgument, "rank {} belongs to a world of {} ranks, this one has {}", rank,
+           hello.num_ranks, hellos.size());
     if (hello.rank != event->rank)
       fail(ErrorCode::kInvalidArgument, "the worker that joined as rank {} says that it is rank {}", rank, hello.rank);
     log_info("rank {} joined from {}: {} cores, {}", rank, hello.host, hello.num_cores, hello.cpu_model);
@@ -115,8 +114,8 @@ void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const Gav
     if (!event) {
       if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kPeerLost, "{}", *why);
       if (deadline.expired())
-        fail(ErrorCode::kDeadlineExceeded, "{} of {} ranks loaded their weights in {} minutes", num_ready, hellos.size(),
-             kLoadDeadline.count());
+        fail(ErrorCode::kDeadlineExceeded, "{} of {} ranks loaded their weights in {} minutes", num_ready,
+             hellos.size(), kLoadDeadline.count());
       continue;
     }
     if (is_loss(*event)) fail_lost(*event);
@@ -125,10 +124,12 @@ void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const Gav
     if (is_ready.at(static_cast<size_t>(event->rank))) continue;
     is_ready[static_cast<size_t>(event->rank)] = true;
     ++num_ready;
-    log_info("rank {} ready ({}/{}): {:.0f} MiB of weights from {:.0f} MiB of the checkpoint in {:.2f} s, {:.0f} MiB of KV cache, {:.0f} MiB resident",
-             event->rank, num_ready, hellos.size(), static_cast<double>(ready.weight_bytes) / kMiB,
-             static_cast<double>(ready.copied_bytes) / kMiB, ready.load_seconds, static_cast<double>(ready.kv_bytes) / kMiB,
-             static_cast<double>(ready.resident_bytes) / kMiB);
+    log_info(
+        "rank {} ready ({}/{}): {:.0f} MiB of weights from {:.0f} MiB of the checkpoint in {:.2f} s, {:.0f} MiB of KV "
+        "cache, {:.0f} MiB resident",
+        event->rank, num_ready, hellos.size(), static_cast<double>(ready.weight_bytes) / kMiB,
+        static_cast<double>(ready.copied_bytes) / kMiB, ready.load_seconds, static_cast<double>(ready.kv_bytes) / kMiB,
+        static_cast<double>(ready.resident_bytes) / kMiB);
   }
 }
 

@@ -1,5 +1,5 @@
-// A World of worker processes behind the control link: waits for them, decides the plan, waits until their weights are loaded, then
-// carries plans and results. The engine owns it.
+// A World of worker processes behind the control link: waits for them, decides the plan, waits until their weights are
+// loaded, then carries plans and results. The engine owns it.
 #pragma once
 
 #include <condition_variable>
@@ -23,9 +23,9 @@ using GaveUp = std::function<std::optional<std::string>()>;
 
 class ControlWorld : public World {
  public:
-  /// Starts `server`, waits for all ranks until `join_deadline`, sends them the plan and waits until all are ready. Throws Error:
-  /// kDeadlineExceeded naming the ranks that did not join, kPeerLost with why one left, what make_cluster_plan throws. Workers that
-  /// have joined are told to stop then.
+  /// Starts `server`, waits for all ranks until `join_deadline`, sends them the plan and waits until all are ready.
+  /// Throws Error: kDeadlineExceeded naming the ranks that did not join, kPeerLost with why one left, what
+  /// make_cluster_plan throws. Workers that have joined are told to stop then.
   static std::unique_ptr<World> establish(std::unique_ptr<comm::ControlServer> server, const ClusterRequest& request,
                                           const parallel::ModelConfig& config, Deadline join_deadline,
                                           const GaveUp& gave_up);
@@ -39,7 +39,8 @@ class ControlWorld : public World {
 
  private:
   explicit ControlWorld(std::unique_ptr<comm::ControlServer> server);
-  void form(const ClusterRequest& request, const parallel::ModelConfig& config, Deadline join_deadline, const GaveUp& gave_up);
+  void form(const ClusterRequest& request, const parallel::ModelConfig& config, Deadline join_deadline,
+            const GaveUp& gave_up);
   void await_hellos(std::vector<parallel::WorkerHello>& hellos, Deadline deadline, const GaveUp& gave_up);
   void await_ready(const std::vector<parallel::WorkerHello>& hellos, const GaveUp& gave_up);
   std::optional<comm::LinkEvent> next_event(Deadline deadline);

@@ -93,20 +93,28 @@ class Engine::Impl {
 };
 
 Result<JobId> Engine::Impl::submit(JobRequest request, std::shared_ptr<JobSink> sink) {
-  if (request.prompt_ids.empty()) return Failure{ErrorCode::kInvalidArgument, "the prompt has no tokens; give at least one", "prompt"};
-  if (request.num_choices < 1) return Failure{ErrorCode::kInvalidArgument, fmt::format("n is {}, at least 1 is needed", request.num_choices), "n"};
+  if (request.prompt_ids.empty())
+    return Failure{ErrorCode::kInvalidArgument, "the prompt has no tokens; give at least one", "prompt"};
+  if (request.num_choices < 1)
+    return Failure{ErrorCode::kInvalidArgument, fmt::format("n is {}, at least 1 is needed", request.num_choices), "n"};
   if (request.max_tokens < 0)
-    return Failure{ErrorCode::kInvalidArgument, fmt::format("max_tokens is {}, at least 0 is needed", request.max_tokens), "max_tokens"};
+    return Failure{ErrorCode::kInvalidArgument,
+                   fmt::format("max_tokens is {}, at least 0 is needed", request.max_tokens), "max_tokens"};
   if (!request.stop.empty() && !has_tokenizer_)
-    return Failure{ErrorCode::kInvalidArgument, "the model has no tokenizer, so stop strings can not be found; use stop_token_ids", "stop"};
-  if (auto failure = refusal(limits_, static_cast<int64_t>(request.prompt_ids.size()), request.max_tokens)) return *failure;
+    return Failure{ErrorCode::kInvalidArgument,
+                   "the model has no tokenizer, so stop strings can not be found; use stop_token_ids", "stop"};
+  if (auto failure = refusal(limits_, static_cast<int64_t>(request.prompt_ids.size()), request.max_tokens))
+    return *failure;
   const std::optional<Failure> refused = board_.with([&](EngineFacts& facts) -> std::optional<Failure> {
     if (facts.lost) return Failure{ErrorCode::kPeerLost, *facts.lost, ""};
-    if (facts.is_draining) return Failure{ErrorCode::kUnsupported, "the server is shutting down and takes no new jobs", ""};
+    if (facts.is_draining)
+      return Failure{ErrorCode::kUnsupported, "the server is shutting down and takes no new jobs", ""};
     if (facts.num_waiting_jobs >= options_.max_waiting_jobs) {
       ++facts.stats.rejected_queue_full;
-      return Failure{ErrorCode::kResourceExhausted,
-                     fmt::format("{} jobs wait already, the most this server queues; try again later", facts.num_waiting_jobs), ""};
+      return Failure{
+          ErrorCode::kResourceExhausted,
+          fmt::format("{} jobs wait already, the most this server queues; try again later", facts.num_waiting_jobs),
+          ""};
     }
     ++facts.num_waiting_jobs;
     ++facts.num_jobs;
@@ -121,7 +129,8 @@ Result<JobId> Engine::Impl::submit(JobRequest request, std::shared_ptr<JobSink> 
 void Engine::Impl::drain(Deadline deadline) {
   board_.with([](EngineFacts& facts) { facts.is_draining = true; });
   if (board_.wait_for_no_jobs(deadline)) return;
-  push(FailAll{{ErrorCode::kUnsupported, "the server is shutting down and could not wait for this job any longer", ""}});
+  push(
+      FailAll{{ErrorCode::kUnsupported, "the server is shutting down and could not wait for this job any longer", ""}});
   if (!board_.wait_for_no_jobs(Deadline::after(kFailJobs))) log_warn("jobs did not end while draining");
 }
 

@@ -1,5 +1,6 @@
-// The engine: one thread that owns jobs, scheduler and world. It admits jobs, asks the scheduler for steps, sends them, appends what
-// comes back, detokenizes, checks stop conditions and feeds sinks. HTTP sessions, `generate` and benches are its callers.
+// The engine: one thread that owns jobs, scheduler and world. It admits jobs, asks the scheduler for steps, sends them,
+// appends what comes back, detokenizes, checks stop conditions and feeds sinks. HTTP sessions, `generate` and benches
+// are its callers.
 #pragma once
 
 #include <chrono>
@@ -22,11 +23,11 @@ class Tokenizer;
 struct EngineOptions {
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
   PrefixCaching prefix_caching = PrefixCaching::kOn;
-  int max_waiting_jobs = 1024;                                  // more are answered 429
-  int max_steps_in_flight = 0;                                  // 0: pp + 1, which hides the coordinator's latency
+  int max_waiting_jobs = 1024;  // more are answered 429
+  int max_steps_in_flight = 0;  // 0: pp + 1, which hides the coordinator's latency
   std::chrono::milliseconds slow_reader_timeout{30000};
-  std::chrono::milliseconds probe_interval{5000};               // an idle world is asked this often
-  std::chrono::milliseconds health_window{30000};               // health() fails when nothing came back for this long
+  std::chrono::milliseconds probe_interval{5000};  // an idle world is asked this often
+  std::chrono::milliseconds health_window{30000};  // health() fails when nothing came back for this long
 };
 
 /// Thread-safe but for construction and destruction.
@@ -36,8 +37,8 @@ class Engine {
   Engine(EngineOptions options, std::shared_ptr<const Tokenizer> tokenizer, std::unique_ptr<World> world);
   ~Engine();  // drains nothing: running jobs get on_error
 
-  /// Failure{kResourceExhausted} when the queue is full, {kInvalidArgument} when prompt + max_tokens cannot fit, {kPeerLost} when
-  /// the world is lost, {kUnsupported} while draining.
+  /// Failure{kResourceExhausted} when the queue is full, {kInvalidArgument} when prompt + max_tokens cannot fit,
+  /// {kPeerLost} when the world is lost, {kUnsupported} while draining.
   Result<JobId> submit(JobRequest request, std::shared_ptr<JobSink> sink);
   /// The job ends at the next step; its sink hears nothing more. Unknown ids are ignored.
   void cancel(JobId id);

@@ -1,5 +1,5 @@
-// What the engine's thread shows to others: statistics, counts of jobs, and whether the world lives. One mutex, held for moments; the
-// engine writes, HTTP sessions and the metrics page read.
+// What the engine's thread shows to others: statistics, counts of jobs, and whether the world lives. One mutex, held
+// for moments; the engine writes, HTTP sessions and the metrics page read.
 #pragma once
 
 #include <chrono>

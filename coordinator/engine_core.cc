@@ -8,9 +8,9 @@
 namespace chorale::coordinator {
 namespace {
 
-constexpr std::chrono::milliseconds kLookAtReaders{20};   // how often congested readers are asked
+constexpr std::chrono::milliseconds kLookAtReaders{20};  // how often congested readers are asked
 constexpr std::chrono::milliseconds kLongestSleep{1000};
-constexpr std::chrono::seconds kGrace{15};                // beyond a plan's own deadline: then nobody enforces it
+constexpr std::chrono::seconds kGrace{15};  // beyond a plan's own deadline: then nobody enforces it
 
 double seconds(std::chrono::steady_clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -30,7 +30,8 @@ SchedulerLimits scheduler_limits(const EngineOptions& options, const parallel::C
   return limits;
 }
 
-EngineCore::EngineCore(const EngineOptions& options, std::shared_ptr<const Tokenizer> tokenizer, World& world, EngineBoard& board)
+EngineCore::EngineCore(const EngineOptions& options, std::shared_ptr<const Tokenizer> tokenizer, World& world,
+                       EngineBoard& board)
     : options_(options),
       tokenizer_(std::move(tokenizer)),
       world_(world),
@@ -97,7 +98,8 @@ void EngineCore::end_job(Job& job, Ending ending) {
   }
   board_.with([&](EngineFacts& facts) {
     if (!job.was_admitted) --facts.num_waiting_jobs;
-    (ending == Ending::kCancelled ? facts.stats.finished_abort : facts.stats.finished_error) += static_cast<uint64_t>(num_open);
+    (ending == Ending::kCancelled ? facts.stats.finished_abort : facts.stats.finished_error) +=
+        static_cast<uint64_t>(num_open);
   });
   forget(job);
   jobs_.erase(job.id);
@@ -140,7 +142,8 @@ void EngineCore::turn(Time now) {
     const SentStep& oldest = sent_.front();
     const Time overdue = std::max(oldest.sent, last_answer_) + oldest.allowed + kGrace;
     if (now >= overdue)
-      return lose_world(fmt::format("no answer to a step of {} tokens after {:.0f} s", oldest.num_tokens, seconds(now - oldest.sent)));
+      return lose_world(fmt::format("no answer to a step of {} tokens after {:.0f} s", oldest.num_tokens,
+                                    seconds(now - oldest.sent)));
     look_again_at(overdue);
   }
   show_gauges();
@@ -148,7 +151,8 @@ void EngineCore::turn(Time now) {
 
 void EngineCore::end_overdue_jobs(Time now) {
   while (!deadlines_.empty() && now >= deadlines_.begin()->first)
-    fail_job(*jobs_.at(deadlines_.begin()->second), {ErrorCode::kDeadlineExceeded, "the job did not finish before its deadline", ""});
+    fail_job(*jobs_.at(deadlines_.begin()->second),
+             {ErrorCode::kDeadlineExceeded, "the job did not finish before its deadline", ""});
   if (!deadlines_.empty()) look_again_at(deadlines_.begin()->first);
 }
 

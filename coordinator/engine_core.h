@@ -1,5 +1,6 @@
-// The engine without its thread: jobs, scheduler and world, moved by one call at a time with the time handed in. engine.cc runs it; its
-// methods are the life of a job on the coordinator (docs: architecture.md section 5, steps 3 to 6).
+// The engine without its thread: jobs, scheduler and world, moved by one call at a time with the time handed in.
+// engine.cc runs it; its methods are the life of a job on the coordinator (docs: architecture.md section 5, steps 3 to
+// 6).
 #pragma once
 
 #include <chrono>
@@ -30,7 +31,8 @@ class EngineCore {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  EngineCore(const EngineOptions& options, std::shared_ptr<const Tokenizer> tokenizer, World& world, EngineBoard& board);
+  EngineCore(const EngineOptions& options, std::shared_ptr<const Tokenizer> tokenizer, World& world,
+             EngineBoard& board);
 
   void submit(JobId id, JobRequest request, std::shared_ptr<JobSink> sink, Time arrival);
   void cancel(JobId id);

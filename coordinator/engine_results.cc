@@ -68,7 +68,8 @@ void EngineCore::take_prompt_logprobs(const parallel::StepResult& result) {
     auto& wanted = ref->second.job->prompt_logprobs;
     if (wanted.empty()) continue;  // delivered
     if (entry.position < 1 || static_cast<size_t>(entry.position) > wanted.size())
-      fail(ErrorCode::kCorrupt, "log-probability of prompt position {}, expected was 1 .. {}", entry.position, wanted.size());
+      fail(ErrorCode::kCorrupt, "log-probability of prompt position {}, expected was 1 .. {}", entry.position,
+           wanted.size());
     wanted[static_cast<size_t>(entry.position) - 1] = entry;
   }
 }
@@ -89,7 +90,8 @@ void EngineCore::deliver_token(const parallel::SampledToken& token, Time now) {
   ref.job->sink->on_token(std::move(event));
   board_.with([&](EngineFacts& facts) {
     ++facts.stats.generation_tokens;
-    if (choice.choice.num_generated() > 1) return facts.stats.inter_token_latency.observe(seconds(now - choice.last_token));
+    if (choice.choice.num_generated() > 1)
+      return facts.stats.inter_token_latency.observe(seconds(now - choice.last_token));
     facts.stats.time_to_first_token.observe(seconds(now - ref.job->arrival));
     facts.stats.request_prefill_time.observe(seconds(now - choice.admitted));
     choice.first_token = now;

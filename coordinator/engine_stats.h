@@ -1,5 +1,6 @@
-// Counters, gauges and histograms of the engine since its start, as one copyable snapshot. The engine fills it; /metrics and benches read
-// it. Names and bucket bounds follow vLLM's metrics where it has them; no exposition format is known here.
+// Counters, gauges and histograms of the engine since its start, as one copyable snapshot. The engine fills it;
+// /metrics and benches read it. Names and bucket bounds follow vLLM's metrics where it has them; no exposition format
+// is known here.
 #pragma once
 
 #include <array>
@@ -47,17 +48,17 @@ struct EngineStats {
   uint64_t prefix_cache_queries = 0;  // tokens looked up
   uint64_t prefix_cache_hits = 0;     // tokens found
   uint64_t num_preemptions = 0;
-  uint64_t finished_stop = 0;    // choices, by reason
+  uint64_t finished_stop = 0;  // choices, by reason
   uint64_t finished_length = 0;
-  uint64_t finished_abort = 0;   // cancelled by the caller
-  uint64_t finished_error = 0;   // deadline, slow reader, world lost
+  uint64_t finished_abort = 0;  // cancelled by the caller
+  uint64_t finished_error = 0;  // deadline, slow reader, world lost
   uint64_t rejected_queue_full = 0;
   uint64_t num_steps = 0;
-  uint64_t num_surplus_tokens = 0;      // sampled after their sequence had ended
-  double step_seconds = 0;              // wall time with a step in flight: from sending (or the result before) to the result
-  double coordinator_seconds = 0;       // engine thread at work, not waiting
-  double starved_seconds = 0;           // wall time with sequences to run and no step in flight
-  std::vector<StageStats> stages;       // [pp]
+  uint64_t num_surplus_tokens = 0;  // sampled after their sequence had ended
+  double step_seconds = 0;         // wall time with a step in flight: from sending (or the result before) to the result
+  double coordinator_seconds = 0;  // engine thread at work, not waiting
+  double starved_seconds = 0;      // wall time with sequences to run and no step in flight
+  std::vector<StageStats> stages;  // [pp]
 
   // Histograms, seconds unless said otherwise.
   Histogram time_to_first_token;
@@ -68,11 +69,11 @@ struct EngineStats {
   Histogram request_decode_time;
   Histogram request_inference_time;
   Histogram step_time;
-  Histogram request_prompt_tokens;          // tokens
-  Histogram request_generation_tokens;      // tokens
-  Histogram request_params_n;               // choices
-  Histogram request_params_max_tokens;      // tokens
-  Histogram iteration_tokens;               // tokens of a step
+  Histogram request_prompt_tokens;      // tokens
+  Histogram request_generation_tokens;  // tokens
+  Histogram request_params_n;           // choices
+  Histogram request_params_max_tokens;  // tokens
+  Histogram iteration_tokens;           // tokens of a step
 };
 
 }  // namespace chorale::coordinator

@@ -73,7 +73,8 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
   std::exception_ptr failure;
   std::thread coordinator([&] {
     try {
-      exit_code = coordinate(ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), nobody_gave_up));
+      exit_code = coordinate(
+          ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), nobody_gave_up));
     } catch (...) {
       failure = std::current_exception();  // the world's owner is gone, and with it the workers' links: they leave
     }

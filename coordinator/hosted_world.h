@@ -1,5 +1,6 @@
-// A world whose rank 0 also hosts the coordinator (the first way to start, architecture.md section 2; also `generate` and `bench
-// engine`): all ranks call run_hosted with the same request; rank 0 listens on the control link and tells the others over MPI where.
+// A world whose rank 0 also hosts the coordinator (the first way to start, architecture.md section 2; also `generate`
+// and `bench engine`): all ranks call run_hosted with the same request; rank 0 listens on the control link and tells
+// the others over MPI where.
 #pragma once
 
 #include <functional>
@@ -15,9 +16,9 @@ struct ClusterRequest;
 /// Runs on a thread of rank 0 once all workers are ready; owns the world and stops it before it returns the exit code.
 using Coordinate = std::function<int(std::unique_ptr<World> world)>;
 
-/// The main thread computes as this process's rank until the world stops. Returns coordinate's exit code on rank 0, the worker's
-/// elsewhere. Throws Error{kInvalidArgument} on rank 0 when the world's size is not tp x pp. An Error of the coordinator
-/// (a plan that does not fit, a worker that does not come) stops the workers and is thrown on rank 0.
+/// The main thread computes as this process's rank until the world stops. Returns coordinate's exit code on rank 0, the
+/// worker's elsewhere. Throws Error{kInvalidArgument} on rank 0 when the world's size is not tp x pp. An Error of the
+/// coordinator (a plan that does not fit, a worker that does not come) stops the workers and is thrown on rank 0.
 int run_hosted(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
                const Coordinate& coordinate);
 

@@ -1,13 +1,13 @@
-// The executable: picks the subcommand, hands it the worker, and turns what it throws into one line and an exit code. This is the only
-// file of the coordinator that may include the worker.
+// The executable: picks the subcommand, hands it the worker, and turns what it throws into one line and an exit code.
+// This is the only file of the coordinator that may include the worker.
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <string>
 #include <string_view>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
@@ -43,7 +43,8 @@ int run_one_rank(const coordinator::WorkerStart& start, const chorale::comm::Mpi
   return chorale::worker::run_worker(worker_options(start), session);
 }
 
-int replay_one_rank(const std::string& path, const coordinator::WorkerStart& start, const chorale::comm::MpiSession& session) {
+int replay_one_rank(const std::string& path, const coordinator::WorkerStart& start,
+                    const chorale::comm::MpiSession& session) {
   return chorale::worker::replay_worker(path, worker_options(start), session);
 }
 

@@ -57,13 +57,14 @@ Isa common_isa(const ClusterRequest& request, const std::vector<WorkerHello>& he
 }
 
 /// Smallest count over ranks of blocks that fit its room.
-int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
+int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan,
+                          const std::vector<WorkerHello>& hellos) {
   int64_t blocks = std::numeric_limits<int64_t>::max();
   for (const WorkerHello& hello : hellos) {
     const uint64_t block_bytes = kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
-    const uint64_t room = request.kv_cache_memory_bytes != 0
-                              ? request.kv_cache_memory_bytes
-                              : hello.free_memory_bytes / kShareOfFreeMemory / static_cast<uint64_t>(hello.ranks_on_host);
+    const uint64_t room = request.kv_cache_memory_bytes != 0 ? request.kv_cache_memory_bytes
+                                                             : hello.free_memory_bytes / kShareOfFreeMemory /
+                                                                   static_cast<uint64_t>(hello.ranks_on_host);
     if (block_bytes > 0) blocks = std::min(blocks, static_cast<int64_t>(room / block_bytes));
   }
   return blocks;
@@ -83,23 +84,26 @@ void check_memory(const ClusterPlan& plan, const std::vector<WorkerHello>& hello
     const auto& [need, free] = bytes;
     if (need > free)
       fail(ErrorCode::kResourceExhausted,
-           "host {} has {:.0f} MiB free, but weights and KV cache of its ranks need {:.0f} MiB: {:.0f} MiB too little; use more hosts, "
+           "host {} has {:.0f} MiB free, but weights and KV cache of its ranks need {:.0f} MiB: {:.0f} MiB too little; "
+           "use more hosts, "
            "--dtype bf16, or fewer --num-kv-blocks",
-           host, static_cast<double>(free) / kMiB, static_cast<double>(need) / kMiB, static_cast<double>(need - free) / kMiB);
+           host, static_cast<double>(free) / kMiB, static_cast<double>(need) / kMiB,
+           static_cast<double>(need - free) / kMiB);
   }
 }
 
 void check_builds(const std::vector<WorkerHello>& hellos) {
   for (const WorkerHello& hello : hellos)
     if (hello.build_id != hellos.front().build_id)
-      fail(ErrorCode::kInvalidArgument, "rank {} on {} runs build {}, rank 0 runs {}: one answer needs one build", hello.rank,
-           hello.host, hello.build_id, hellos.front().build_id);
+      fail(ErrorCode::kInvalidArgument, "rank {} on {} runs build {}, rank 0 runs {}: one answer needs one build",
+           hello.rank, hello.host, hello.build_id, hellos.front().build_id);
 }
 
 int threads_of(const ClusterRequest& request, const std::vector<WorkerHello>& hellos) {
   if (request.threads > 0) return request.threads;
   int threads = std::numeric_limits<int>::max();
-  for (const WorkerHello& hello : hellos) threads = std::min(threads, std::max(1, hello.num_cores / hello.ranks_on_host));
+  for (const WorkerHello& hello : hellos)
+    threads = std::min(threads, std::max(1, hello.num_cores / hello.ranks_on_host));
   return threads;
 }
 
@@ -143,8 +147,9 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
                                                  : std::min(affordable_blocks(request, plan, hellos),
                                                             request.max_num_seqs * blocks_for(plan.max_model_len));
   if (plan.num_kv_blocks < 1)
-    fail(ErrorCode::kResourceExhausted, "the KV cache has no room for a single block of {} tokens ({} bytes on rank 0); raise {}",
-         kBlockTokens, kv_block_bytes(plan.config, plan.layout, 0, plan.numerics.cache),
+    fail(ErrorCode::kResourceExhausted,
+         "the KV cache has no room for a single block of {} tokens ({} bytes on rank 0); raise {}", kBlockTokens,
+         kv_block_bytes(plan.config, plan.layout, 0, plan.numerics.cache),
          request.kv_cache_memory_bytes > 0 ? "--kv-cache-memory-bytes" : "--kv-cache-memory-bytes or free memory");
   plan.validate();
   check_memory(plan, hellos);

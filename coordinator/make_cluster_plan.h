@@ -1,5 +1,6 @@
-// Decides a world: from what the user asked for and what each worker says of itself, who holds what, how many KV blocks, in which
-// numerics class. Pure but for reading the checkpoint's configuration; `chorale plan` calls it without any worker.
+// Decides a world: from what the user asked for and what each worker says of itself, who holds what, how many KV
+// blocks, in which numerics class. Pure but for reading the checkpoint's configuration; `chorale plan` calls it without
+// any worker.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +20,9 @@ struct ClusterRequest {
   std::string model_path;
   std::optional<DType> dtype;  // of GEMM inputs and cache; none: f32 for F32 checkpoints, else bf16
   parallel::LayoutRequest layout;
-  int64_t max_model_len = 0;         // tokens; 0: the model's positions
-  int max_num_seqs = 64;             // sequences that hold KV blocks at a time
-  int max_num_batched_tokens = 512;  // rows of one step; more: faster prefill, slower first tokens of others
+  int64_t max_model_len = 0;           // tokens; 0: the model's positions
+  int max_num_seqs = 64;               // sequences that hold KV blocks at a time
+  int max_num_batched_tokens = 512;    // rows of one step; more: faster prefill, slower first tokens of others
   uint64_t kv_cache_memory_bytes = 0;  // of each rank; 0: see make_cluster_plan
   int64_t num_kv_blocks = 0;           // overrides kv_cache_memory_bytes
   int threads = 0;                     // of each rank; 0: max(1, cores / ranks on the host)
@@ -30,14 +31,14 @@ struct ClusterRequest {
   int control_port = 0;
 };
 
-/// Refuses what can be refused before any worker starts: a checkpoint that is missing, corrupt or incomplete, a layout that the model
-/// cannot be cut into, options out of range. Throws Error.
+/// Refuses what can be refused before any worker starts: a checkpoint that is missing, corrupt or incomplete, a layout
+/// that the model cannot be cut into, options out of range. Throws Error.
 parallel::ModelConfig check_request(const ClusterRequest& request);
 
-/// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a rank's room is
-/// kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks; never more than max_num_seqs sequences of
-/// max_model_len need.
-/// Throws Error: kInvalidArgument (layout, lengths, builds that differ), kResourceExhausted (memory; says by how much).
+/// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a
+/// rank's room is kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks; never more
+/// than max_num_seqs sequences of max_model_len need. Throws Error: kInvalidArgument (layout, lengths, builds that
+/// differ), kResourceExhausted (memory; says by how much).
 parallel::ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                                         const std::vector<parallel::WorkerHello>& hellos, uint64_t epoch);
 

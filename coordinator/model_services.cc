@@ -34,7 +34,8 @@ ModelServices load_model_services(const std::string& model_path, const std::stri
   return services;
 }
 
-std::shared_ptr<const api::ApiContext> make_api_context(const ModelServices& services, const parallel::ClusterPlan& plan,
+std::shared_ptr<const api::ApiContext> make_api_context(const ModelServices& services,
+                                                        const parallel::ClusterPlan& plan,
                                                         std::vector<std::string> served_names,
                                                         std::optional<uint64_t> seed) {
   auto context = std::make_shared<api::ApiContext>();

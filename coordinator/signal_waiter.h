@@ -1,5 +1,5 @@
-// Turns SIGTERM, SIGINT and SIGUSR1 into something a thread can wait for, with a deadline. mpirun forwards SIGUSR1 to its ranks but not
-// SIGTERM, so both mean "drain".
+// Turns SIGTERM, SIGINT and SIGUSR1 into something a thread can wait for, with a deadline. mpirun forwards SIGUSR1 to
+// its ranks but not SIGTERM, so both mean "drain".
 #pragma once
 
 #include <optional>

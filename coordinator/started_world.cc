@@ -29,12 +29,12 @@ namespace {
 
 constexpr std::chrono::seconds kLeaveDeadline{10};
 constexpr std::chrono::seconds kTermDeadline{5};  // mpirun kills its ranks a second after it asked them
-constexpr int kAwaitedPort = 8701;  // the default that `chorale worker` looks for
+constexpr int kAwaitedPort = 8701;                // the default that `chorale worker` looks for
 
 std::vector<std::string> mpirun_command(const StartedWorldOptions& options, const ClusterRequest& request,
                                         const std::string& address, uint64_t epoch) {
-  std::vector<std::string> command{"mpirun", "--oversubscribe", "--bind-to", "none", "-n",
-                                   std::to_string(request.layout.tp * request.layout.pp)};
+  std::vector<std::string> command{
+      "mpirun", "--oversubscribe", "--bind-to", "none", "-n", std::to_string(request.layout.tp * request.layout.pp)};
   if (!options.hostfile.empty()) {
     if (!std::filesystem::is_regular_file(options.hostfile))
       fail(ErrorCode::kNotFound, "--hostfile {}: no such file", options.hostfile);
@@ -43,8 +43,8 @@ std::vector<std::string> mpirun_command(const StartedWorldOptions& options, cons
   // The secret travels in the environment: a command line can be read by everybody on the host.
   command.insert(command.end(), {"-x", "CHORALE_SECRET"});
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  command.insert(command.end(), {self, "worker", "--coordinator", address, "--epoch", std::to_string(epoch), "--threads",
-                                 std::to_string(request.threads), "--log-level", "warn"});
+  command.insert(command.end(), {self, "worker", "--coordinator", address, "--epoch", std::to_string(epoch),
+                                 "--threads", std::to_string(request.threads), "--log-level", "warn"});
   return command;
 }
 
@@ -88,11 +88,12 @@ int run_started(const StartedWorldOptions& options, const ClusterRequest& reques
 
   std::optional<ChildProcess> launcher;
   if (awaits) {
-    log_warn("waiting for {} workers: mpirun -n {} chorale worker --coordinator {}", link.num_ranks, link.num_ranks, address);
+    log_warn("waiting for {} workers: mpirun -n {} chorale worker --coordinator {}", link.num_ranks, link.num_ranks,
+             address);
   } else {
     log_info("starting {} ranks with mpirun; control link on {}", link.num_ranks, address);
-    launcher.emplace(ChildProcess::start(mpirun_command(options, request, address, link.epoch), {{"CHORALE_SECRET", link.secret}},
-                                         Output::kInherit));
+    launcher.emplace(ChildProcess::start(mpirun_command(options, request, address, link.epoch),
+                                         {{"CHORALE_SECRET", link.secret}}, Output::kInherit));
   }
   // Nobody will come any more once mpirun has ended.
   const GaveUp gave_up = [&launcher]() -> std::optional<std::string> {
@@ -101,11 +102,13 @@ int run_started(const StartedWorldOptions& options, const ClusterRequest& reques
     if (!code) return std::nullopt;
     return fmt::format("mpirun ended with code {} before the world was ready", *code);
   };
-  const int exit_code =
-      coordinate(ControlWorld::establish(std::move(server), request, config, Deadline::after(options.start_timeout), gave_up));
-  // Workers of a world that ended well leave by themselves; of a lost one some may be frozen, so that waiting would be in vain.
+  const int exit_code = coordinate(
+      ControlWorld::establish(std::move(server), request, config, Deadline::after(options.start_timeout), gave_up));
+  // Workers of a world that ended well leave by themselves; of a lost one some may be frozen, so that waiting would be
+  // in vain.
   const bool lost = exit_code == kExitWorldLost;
-  if (launcher && (lost || !launcher->wait(Deadline::after(kLeaveDeadline)))) launcher->terminate(Deadline::after(kTermDeadline));
+  if (launcher && (lost || !launcher->wait(Deadline::after(kLeaveDeadline))))
+    launcher->terminate(Deadline::after(kTermDeadline));
   return exit_code;
 }
 

@@ -1,5 +1,5 @@
-// A world of worker processes beside the coordinator's own: started by it with mpirun (the second way to start, architecture.md
-// section 2), or elsewhere by somebody else (the third). A lost world is not replaced yet.
+// A world of worker processes beside the coordinator's own: started by it with mpirun (the second way to start,
+// architecture.md section 2), or elsewhere by somebody else (the third). A lost world is not replaced yet.
 #pragma once
 
 #include <chrono>
@@ -18,12 +18,12 @@ struct StartedWorldOptions {
   std::chrono::seconds start_timeout{120};
 };
 
-/// Starts or awaits tp x pp workers, runs `coordinate` with their world on this thread, ends what is left of them. Throws Error
-/// naming the ranks that did not come, or mpirun's exit code when it ended first.
+/// Starts or awaits tp x pp workers, runs `coordinate` with their world on this thread, ends what is left of them.
+/// Throws Error naming the ranks that did not come, or mpirun's exit code when it ended first.
 int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate);
 
-/// An address of this host that other hosts can reach: of the first interface that is up and not loopback; "127.0.0.1" where
-/// there is none.
+/// An address of this host that other hosts can reach: of the first interface that is up and not loopback; "127.0.0.1"
+/// where there is none.
 std::string address_for_others();
 
 /// 256 random bits as text: the secret of one world.

@@ -5,9 +5,9 @@
 namespace chorale::coordinator {
 namespace {
 
-constexpr int kLargeStep = 64;              // tokens; below, a step's time is that of reading the weights
-constexpr double kSlowMachine = 20e9;       // multiply-adds count two; operations a second of a slow core
-constexpr double kForget = 0.99;            // a step
+constexpr int kLargeStep = 64;         // tokens; below, a step's time is that of reading the weights
+constexpr double kSlowMachine = 20e9;  // multiply-adds count two; operations a second of a slow core
+constexpr double kForget = 0.99;       // a step
 constexpr double kMargin = 10;
 constexpr double kShortestDeadline = 30;    // s
 constexpr double kLongestDeadline = 86400;  // s
@@ -21,7 +21,8 @@ double num_weights(const parallel::ModelConfig& config) {
 
 }  // namespace
 
-StepClock::StepClock(const parallel::ModelConfig& config) : seconds_per_token_(2 * num_weights(config) / kSlowMachine) {}
+StepClock::StepClock(const parallel::ModelConfig& config)
+    : seconds_per_token_(2 * num_weights(config) / kSlowMachine) {}
 
 void StepClock::observe(int num_tokens, double seconds) {
   longest_seconds_ = std::max(seconds, longest_seconds_ * kForget);

@@ -1,5 +1,6 @@
-// Predicts how long a step may take, from the model's size and then from the steps so far, to give each plan its deadline. The engine asks.
-// Only a hung world ever meets a deadline; whether ranks are alive is the heartbeat's business. It reads no clock: times are handed in.
+// Predicts how long a step may take, from the model's size and then from the steps so far, to give each plan its
+// deadline. The engine asks. Only a hung world ever meets a deadline; whether ranks are alive is the heartbeat's
+// business. It reads no clock: times are handed in.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ class StepClock {
   uint32_t deadline_ms(int num_tokens, int steps_ahead) const;
 
  private:
-  double longest_seconds_ = 0;   // of recent steps
-  double seconds_per_token_;     // of recent large steps; before any: from the number of weights
+  double longest_seconds_ = 0;  // of recent steps
+  double seconds_per_token_;    // of recent large steps; before any: from the number of weights
   bool has_seen_large_step_ = false;
 };
 

@@ -20,20 +20,21 @@ struct WorkerStart {
   std::string secret;
   uint64_t epoch = 0;
   DeviceKind device = DeviceKind::kCpu;
-  int threads = 0;               // 0: max(1, cores / ranks on the host)
-  std::string record_path;       // write the plans it runs there; empty: no
+  int threads = 0;          // 0: max(1, cores / ranks on the host)
+  std::string record_path;  // write the plans it runs there; empty: no
 };
 
 /// What this machine reaches, measured: the yardsticks of `chorale bench`.
 struct MachineSpeed {
-  double read_gbps = 0;       // sequential read of memory far larger than the caches
-  double f32_peak_gops = 0;   // multiply-adds of the numerics class, counted as two operations
+  double read_gbps = 0;      // sequential read of memory far larger than the caches
+  double f32_peak_gops = 0;  // multiply-adds of the numerics class, counted as two operations
   double bf16_peak_gops = 0;
 };
 
 /// The functions that main() passes to commands.
 struct WorkerModule {
-  /// Runs one rank until it is told to stop; returns the exit code. Thread: the process's main thread (MPI calls come from it).
+  /// Runs one rank until it is told to stop; returns the exit code. Thread: the process's main thread (MPI calls come
+  /// from it).
   int (*run)(const WorkerStart& start, const comm::MpiSession& session);
   /// Runs the plans that a worker recorded, without a coordinator.
   int (*replay)(const std::string& recording_path, const WorkerStart& start, const comm::MpiSession& session);

@@ -1,6 +1,6 @@
-// The coordinator's view of one MPI world: plans go in, results come out, and it may be lost. The engine owns one at a time; when a
-// world is lost a later one may take its place under running jobs (architecture.md section 2). Implementations: over the control
-// link (coordinator/control_world.h), and a scripted one for tests.
+// The coordinator's view of one MPI world: plans go in, results come out, and it may be lost. The engine owns one at a
+// time; when a world is lost a later one may take its place under running jobs (architecture.md section 2).
+// Implementations: over the control link (coordinator/control_world.h), and a scripted one for tests.
 #pragma once
 
 #include <cstdint>

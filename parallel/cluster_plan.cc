@@ -56,7 +56,8 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   in.get(hello.process_id);
   in.expect_end();
   const bool counts_make_sense = hello.num_ranks >= 1 && hello.rank >= 0 && hello.rank < hello.num_ranks &&
-                                 hello.ranks_on_host >= 1 && hello.ranks_on_host <= hello.num_ranks && hello.num_cores >= 1;
+                                 hello.ranks_on_host >= 1 && hello.ranks_on_host <= hello.num_ranks &&
+                                 hello.num_cores >= 1;
   if (!counts_make_sense || hello.best_isa_f32 > Isa::kAvx512Bf16 || hello.best_isa_bf16 > Isa::kAvx512Bf16)
     fail(ErrorCode::kCorrupt, "hello of rank {} of {} makes no sense", hello.rank, hello.num_ranks);
   return hello;
@@ -124,8 +125,8 @@ std::string ClusterPlan::to_string() const {
     const Range heads = heads_of(config, layout.attention_leaves[tp]);
     const Range kv_heads = kv_heads_of(config, heads);
     const Range mlp = mlp_columns_of(config, layout.mlp_leaves[tp]);
-    text += fmt::format("  rank {} stage {} tp {}: layers {}-{}, heads {}-{}, KV heads {}-{}, MLP columns {}-{}\n", rank,
-                        layout.stage_of(rank), tp, layers.begin, layers.end - 1, heads.begin, heads.end - 1,
+    text += fmt::format("  rank {} stage {} tp {}: layers {}-{}, heads {}-{}, KV heads {}-{}, MLP columns {}-{}\n",
+                        rank, layout.stage_of(rank), tp, layers.begin, layers.end - 1, heads.begin, heads.end - 1,
                         kv_heads.begin, kv_heads.end - 1, mlp.begin, mlp.end - 1);
   }
   return text;

@@ -1,5 +1,5 @@
-// ClusterPlan: what the coordinator decided about a world before its first step; sent to every worker over the control link. With
-// step_plan.h it is the whole protocol between coordinator and workers. Immutable once made.
+// ClusterPlan: what the coordinator decided about a world before its first step; sent to every worker over the control
+// link. With step_plan.h it is the whole protocol between coordinator and workers. Immutable once made.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +41,8 @@ struct ClusterPlan {
   int64_t max_model_len = 0;  // tokens
   int max_num_seqs = 0;
   int max_num_batched_tokens = 0;
-  int threads = 1;             // compute threads of each rank
-  int spin_us = 20;            // 0 where ranks x threads exceed a host's cores
+  int threads = 1;   // compute threads of each rank
+  int spin_us = 20;  // 0 where ranks x threads exceed a host's cores
 
   Bytes encode() const;
   /// Throws Error{kCorrupt}.
@@ -55,8 +55,8 @@ struct ClusterPlan {
 /// What a worker answers when its weights are loaded.
 struct WorkerReady {
   double load_seconds = 0;
-  uint64_t copied_bytes = 0;    // read out of the checkpoint
-  uint64_t weight_bytes = 0;    // kept, packed
+  uint64_t copied_bytes = 0;  // read out of the checkpoint
+  uint64_t weight_bytes = 0;  // kept, packed
   uint64_t kv_bytes = 0;
   uint64_t resident_bytes = 0;  // of the process
 

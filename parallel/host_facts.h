@@ -1,4 +1,5 @@
-// What this host has: cores that the process may use and memory that is free. Workers say it in their hello; `plan` and `doctor` show it.
+// What this host has: cores that the process may use and memory that is free. Workers say it in their hello; `plan` and
+// `doctor` show it.
 #pragma once
 
 #include <cstdint>

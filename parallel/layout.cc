@@ -31,8 +31,9 @@ int64_t layer_cost(const ModelConfig& config) {
   return config.hidden_size * (2 * q + 2 * kv + mlp);
 }
 
-/// The split of `num_layers` equal layers into `pp` stages with the smallest largest stage, where the first stage also reads an embedding
-/// row (cost `head`) and the last runs lm_head (cost `tail`). Every stage has a layer. Among equals, later stages get fewer layers.
+/// The split of `num_layers` equal layers into `pp` stages with the smallest largest stage, where the first stage also
+/// reads an embedding row (cost `head`) and the last runs lm_head (cost `tail`). Every stage has a layer. Among equals,
+/// later stages get fewer layers.
 std::vector<Range> balance(int num_layers, int pp, int64_t layer, int64_t head, int64_t tail) {
   const int64_t total = layer * num_layers + head + tail;
   int64_t low = ceil_div(total, pp), high = total;  // smallest feasible maximum, by bisection
@@ -70,8 +71,8 @@ std::vector<Range> stages_by_hand(int num_layers, const std::vector<int>& counts
     next += count;
   }
   if (next != num_layers)
-    fail(ErrorCode::kInvalidArgument, "--stages: {} add up to {} layers, the model has {}", fmt::join(counts, ","), next,
-         num_layers);
+    fail(ErrorCode::kInvalidArgument, "--stages: {} add up to {} layers, the model has {}", fmt::join(counts, ","),
+         next, num_layers);
   return stages;
 }
 
@@ -84,7 +85,8 @@ std::vector<Range> proportional(int64_t num_items, int num_ranks, const std::vec
   int64_t begin = 0;
   for (int r = 0; r < num_ranks; ++r) {
     sum += weights.empty() ? 1.0 : weights[static_cast<size_t>(r)];
-    const auto end = r + 1 == num_ranks ? num_items : static_cast<int64_t>(static_cast<double>(num_items) * sum / total + 0.5);
+    const auto end =
+        r + 1 == num_ranks ? num_items : static_cast<int64_t>(static_cast<double>(num_items) * sum / total + 0.5);
     runs.push_back({begin, std::clamp(end, begin, num_items)});
     begin = runs.back().end;
   }
@@ -139,10 +141,9 @@ Layout make_layout(const ModelConfig& config, const LayoutRequest& request) {
   Layout layout;
   layout.tp = request.tp;
   layout.pp = request.pp;
-  layout.stage_layers = request.stages.empty()
-                            ? balance(config.num_layers, request.pp, layer_cost(config), config.hidden_size,
-                                      config.vocab_size * config.hidden_size)
-                            : stages_by_hand(config.num_layers, request.stages);
+  layout.stage_layers = request.stages.empty() ? balance(config.num_layers, request.pp, layer_cost(config),
+                                                         config.hidden_size, config.vocab_size * config.hidden_size)
+                                               : stages_by_hand(config.num_layers, request.stages);
   layout.attention_leaves = comm::share_leaves(num_attention_leaves(config), request.tp, request.shares);
   layout.mlp_leaves = comm::share_leaves(num_mlp_leaves(config), request.tp, request.shares);
   for (Range chunks : proportional(ceil_div(config.vocab_size, kVocabChunk), request.tp, request.shares))
@@ -222,8 +223,8 @@ WeightBytes weight_bytes(const ModelConfig& config, const Layout& layout, int ra
   for (const WeightSpec& spec : architecture.weights(config)) {
     const Slice slice = slice_of(config, layout, spec.member, spec.shard, layout.tp_index_of(rank));
     const bool is_vector = expected_shape(config, spec.member).num_dims() == 1;
-    const auto bytes = static_cast<uint64_t>(slice.rows.size() * slice.columns.size()) *
-                       size_of(is_vector ? DType::kF32 : compute);
+    const auto bytes =
+        static_cast<uint64_t>(slice.rows.size() * slice.columns.size()) * size_of(is_vector ? DType::kF32 : compute);
     uint64_t times = 0;
     if (is_layer_member(spec.member))
       times = static_cast<uint64_t>(layers.size());

@@ -1,5 +1,5 @@
-// Layout: which rank holds which layers (pipeline stages), query heads, MLP columns and vocabulary rows (tensor parallel). Pure
-// arithmetic over a ModelConfig; it reads no file and moves no byte. Rank = stage * tp + tp index.
+// Layout: which rank holds which layers (pipeline stages), query heads, MLP columns and vocabulary rows (tensor
+// parallel). Pure arithmetic over a ModelConfig; it reads no file and moves no byte. Rank = stage * tp + tp index.
 #pragma once
 
 #include <cstdint>
@@ -41,10 +41,10 @@ struct LayoutRequest {
 struct Layout {
   int tp = 1;
   int pp = 1;
-  std::vector<Range> stage_layers;               // [pp]
-  std::vector<comm::LeafRange> attention_leaves; // [tp]
-  std::vector<comm::LeafRange> mlp_leaves;       // [tp]
-  std::vector<Range> vocab_rows;                 // [tp]; may be empty
+  std::vector<Range> stage_layers;                // [pp]
+  std::vector<comm::LeafRange> attention_leaves;  // [tp]
+  std::vector<comm::LeafRange> mlp_leaves;        // [tp]
+  std::vector<Range> vocab_rows;                  // [tp]; may be empty
 
   int num_ranks() const { return tp * pp; }
   int stage_of(int rank) const { return rank / tp; }
@@ -60,15 +60,16 @@ struct Layout {
 /// Throws Error{kInvalidArgument} with both numbers when the model cannot be cut that way.
 Layout make_layout(const ModelConfig& config, const LayoutRequest& request);
 
-/// The part of a weight that tp index `tp_index` holds: rows and columns of the [out, in] matrix (vectors: rows). Heads are whole.
+/// The part of a weight that tp index `tp_index` holds: rows and columns of the [out, in] matrix (vectors: rows). Heads
+/// are whole.
 struct Slice {
   Range rows;
   Range columns;
 };
 Slice slice_of(const ModelConfig& config, const Layout& layout, Member member, ShardKind shard, int tp_index);
 
-/// Bytes of weights that `rank` keeps in memory (compute dtype for matrices, float32 for vectors), and that it reads to make one token
-/// for one sequence (the same but for lookups).
+/// Bytes of weights that `rank` keeps in memory (compute dtype for matrices, float32 for vectors), and that it reads to
+/// make one token for one sequence (the same but for lookups).
 struct WeightBytes {
   uint64_t resident = 0;
   uint64_t read_per_token = 0;

@@ -1,4 +1,5 @@
-// What is known of a decoder's weights without a checkpoint: their names, their shapes, whether they stand once per layer.
+// What is known of a decoder's weights without a checkpoint: their names, their shapes, whether they stand once per
+// layer.
 #include <array>
 
 #include "comm/base/error.h"
@@ -7,11 +8,19 @@
 namespace chorale::parallel {
 
 std::string_view to_string(Member member) {
-  constexpr std::array<std::string_view, 25> kNames{
-      "embedding", "position_embedding", "attn_norm", "attn_norm_bias", "wq",   "wq_bias",     "wk",
-      "wk_bias",   "wv",                 "wv_bias",   "q_norm",         "k_norm", "wo",        "wo_bias",
-      "ffn_norm",  "ffn_norm_bias",      "w_gate",    "w_gate_bias",    "w_up", "w_up_bias",   "w_down",
-      "w_down_bias", "final_norm",       "final_norm_bias", "lm_head"};
+  constexpr std::array<std::string_view, 25> kNames{"embedding",  "position_embedding",
+                                                    "attn_norm",  "attn_norm_bias",
+                                                    "wq",         "wq_bias",
+                                                    "wk",         "wk_bias",
+                                                    "wv",         "wv_bias",
+                                                    "q_norm",     "k_norm",
+                                                    "wo",         "wo_bias",
+                                                    "ffn_norm",   "ffn_norm_bias",
+                                                    "w_gate",     "w_gate_bias",
+                                                    "w_up",       "w_up_bias",
+                                                    "w_down",     "w_down_bias",
+                                                    "final_norm", "final_norm_bias",
+                                                    "lm_head"};
   static_assert(kNames.size() == static_cast<size_t>(Member::kLmHead) + 1);
   return kNames[static_cast<size_t>(member)];
 }

@@ -108,9 +108,9 @@ void ModelConfig::validate() const {
 
 std::string ModelConfig::to_string() const {
   std::string text = fmt::format(
-      "{}: {} layers, hidden {}, {} heads / {} KV heads of {}, intermediate {}, vocabulary {}, {} positions ({}", architecture,
-      num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size, vocab_size, max_positions,
-      parallel::to_string(position));
+      "{}: {} layers, hidden {}, {} heads / {} KV heads of {}, intermediate {}, vocabulary {}, {} positions ({}",
+      architecture, num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size, vocab_size,
+      max_positions, parallel::to_string(position));
   if (position == PositionKind::kRope && rope.scaling != RopeScaling::kNone)
     text += fmt::format(" {} x{}", parallel::to_string(rope.scaling), rope.factor);
   text += ")";
@@ -160,16 +160,17 @@ ModelConfig ModelConfig::decode(ByteReader& in) {
   in.get(config.activation);
   in.get(config.mlp);
   config.rope = decode_rope(in);
-  for (Presence* p : {&config.attention_bias, &config.attention_output_bias, &config.mlp_bias, &config.qk_norm,
-                      &config.tied_lm_head})
+  for (Presence* p :
+       {&config.attention_bias, &config.attention_output_bias, &config.mlp_bias, &config.qk_norm, &config.tied_lm_head})
     in.get(*p);
   in.get(config.stored_dtype);
   const bool has_bos = in.get<uint8_t>() != 0;
   const auto bos = in.get<int32_t>();
   if (has_bos) config.bos_id = bos;
   config.eos_ids = in.get_vector<int32_t>();
-  if (config.norm > NormKind::kLayer || config.position > PositionKind::kLearned || config.activation > Activation::kRelu ||
-      config.rope.scaling > RopeScaling::kYarn || config.stored_dtype > DType::kBool)
+  if (config.norm > NormKind::kLayer || config.position > PositionKind::kLearned ||
+      config.activation > Activation::kRelu || config.rope.scaling > RopeScaling::kYarn ||
+      config.stored_dtype > DType::kBool)
     fail(ErrorCode::kCorrupt, "model config names an unknown kind");
   return config;
 }

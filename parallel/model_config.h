@@ -1,5 +1,6 @@
-// What a decoder model is, in this project's words: sizes, norms, positions, activation. Architectures fill it from config.json or
-// GGUF metadata (worker/models); the planner, scheduler and layers read it. It knows no layout and no device.
+// What a decoder model is, in this project's words: sizes, norms, positions, activation. Architectures fill it from
+// config.json or GGUF metadata (worker/models); the planner, scheduler and layers read it. It knows no layout and no
+// device.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ std::string_view to_string(PositionKind kind);
 std::string_view to_string(Activation activation);
 std::string_view to_string(RopeScaling scaling);
 
-/// Rotary position embedding (RoFormer, arXiv:2104.09864) and the ways its frequencies are stretched (Llama 3.1; YaRN, arXiv:2309.00071).
+/// Rotary position embedding (RoFormer, arXiv:2104.09864) and the ways its frequencies are stretched (Llama 3.1; YaRN,
+/// arXiv:2309.00071).
 struct RopeConfig {
   double theta = 10000.0;
   int rotary_dim = 0;  // dims of a head that rotate

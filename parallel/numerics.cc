@@ -52,13 +52,13 @@ const CpuModel& cpu_model() {
   return cpu;
 }
 
-/// Models on which vdpbf16ps beats widening bf16 to float32 and FMA (docs/results/cpu-kernels.md): full rate on AMD Zen 4 and Zen 5, a
-/// quarter of the FMA rate on Intel's Sapphire Rapids.
+/// Models on which vdpbf16ps beats widening bf16 to float32 and FMA (docs/results/cpu-kernels.md): full rate on AMD Zen
+/// 4 and Zen 5, a quarter of the FMA rate on Intel's Sapphire Rapids.
 bool has_fast_bf16_dot(const CpuModel& cpu) {
   if (cpu.vendor != "AuthenticAMD") return false;
-  const bool zen4 = cpu.family == 0x19 && ((cpu.model >= 0x10 && cpu.model <= 0x1f) ||
-                                           (cpu.model >= 0x60 && cpu.model <= 0x7f) ||
-                                           (cpu.model >= 0xa0 && cpu.model <= 0xaf));
+  const bool zen4 =
+      cpu.family == 0x19 && ((cpu.model >= 0x10 && cpu.model <= 0x1f) || (cpu.model >= 0x60 && cpu.model <= 0x7f) ||
+                             (cpu.model >= 0xa0 && cpu.model <= 0xaf));
   return zen4 || cpu.family == 0x1a;
 }
 

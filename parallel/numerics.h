@@ -1,5 +1,6 @@
-// The numerics class of a world (architecture.md N10): everything besides the model that decides which bits an answer has. The
-// coordinator chooses it once from what all ranks support and every rank computes in it; it is printed and stored with each job.
+// The numerics class of a world (architecture.md N10): everything besides the model that decides which bits an answer
+// has. The coordinator chooses it once from what all ranks support and every rank computes in it; it is printed and
+// stored with each job.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +12,15 @@
 
 namespace chorale::parallel {
 
-/// Instruction sets a CPU kernel may use, weakest first. For float32 all give the same bits (one chain per output, FMA everywhere);
-/// kAvx512Bf16 multiplies bf16 pairs with vdpbf16ps, which rounds differently and is a class of its own.
+/// Instruction sets a CPU kernel may use, weakest first. For float32 all give the same bits (one chain per output, FMA
+/// everywhere); kAvx512Bf16 multiplies bf16 pairs with vdpbf16ps, which rounds differently and is a class of its own.
 enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16 };
 std::string_view to_string(Isa isa);
 /// Throws Error{kInvalidArgument} that lists the valid names.
 Isa isa_from_string(std::string_view name);
 
-/// The best instruction set of this CPU for compute type `dtype`. From CPUID and a table of CPU models, never from a timing: for bf16
-/// weights vdpbf16ps is used only on models where it beats widening to float32.
+/// The best instruction set of this CPU for compute type `dtype`. From CPUID and a table of CPU models, never from a
+/// timing: for bf16 weights vdpbf16ps is used only on models where it beats widening to float32.
 Isa best_isa(DType dtype);
 /// True if this CPU can execute `isa`.
 bool supports(Isa isa);

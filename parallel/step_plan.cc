@@ -188,7 +188,8 @@ void validate(const StepPlan& plan, int64_t num_kv_blocks, int64_t max_model_len
       refuse(fmt::format("sequence {}: positions [{}, +{}) are outside [0, {})", id, chunk.first_position,
                          chunk.num_tokens, max_model_len));
     const bool by_id = static_cast<int32_t>(chunk.tokens.size()) == chunk.num_tokens;
-    const bool by_step = chunk.tokens.empty() && chunk.num_tokens == 1 && chunk.from_step > 0 && chunk.from_step < plan.step;
+    const bool by_step =
+        chunk.tokens.empty() && chunk.num_tokens == 1 && chunk.from_step > 0 && chunk.from_step < plan.step;
     if (!by_id && !by_step)
       refuse(fmt::format("sequence {}: {} tokens given for {} rows", id, chunk.tokens.size(), chunk.num_tokens));
     for (int32_t block : chunk.new_blocks)

@@ -1,5 +1,5 @@
-// StepPlan and StepResult: one step of the world. The coordinator decides everything (which tokens, which KV blocks, how to sample);
-// every worker gets every plan and decides nothing. A recorded plan can be replayed.
+// StepPlan and StepResult: one step of the world. The coordinator decides everything (which tokens, which KV blocks,
+// how to sample); every worker gets every plan and decides nothing. A recorded plan can be replayed.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,9 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    // over output
   float frequency_penalty = 0.0f;   // over output
   uint64_t seed = 0;
-  uint32_t choice = 0;              // index among n choices of the job
-  int32_t num_top_logprobs = 0;     // alternatives reported per token
-  int32_t min_tokens = 0;           // banned_until_min is masked while fewer were generated
+  uint32_t choice = 0;           // index among n choices of the job
+  int32_t num_top_logprobs = 0;  // alternatives reported per token
+  int32_t min_tokens = 0;        // banned_until_min is masked while fewer were generated
   std::vector<int32_t> banned_until_min;
   std::vector<std::pair<int32_t, float>> logit_bias;
   bool operator==(const SamplingParams&) const = default;
@@ -43,20 +43,23 @@ enum class PromptLogprobs : uint8_t { kNo, kYes };
 /// Consecutive tokens of one sequence in this step: a prefill chunk or one decode row.
 struct SequenceChunk {
   uint64_t sequence_id = 0;
-  int32_t first_position = 0;        // absolute position of the first token = context already in the cache
-  int32_t num_tokens = 0;            // query_len
-  std::vector<int32_t> tokens;       // [num_tokens], or empty: the one token is what step `from_step` samples for this sequence
+  int32_t first_position = 0;  // absolute position of the first token = context already in the cache
+  int32_t num_tokens = 0;      // query_len
+  std::vector<int32_t>
+      tokens;  // [num_tokens], or empty: the one token is what step `from_step` samples for this sequence
   uint64_t from_step = 0;
-  std::vector<int32_t> new_blocks;   // appended to the sequence's block table by this step (whole table at its start)
-  Sample sample = Sample::kNo;       // sample after the last token
-  PromptLogprobs prompt_logprobs = PromptLogprobs::kNo;  // report log-probabilities of prompt tokens first_position + 1 ..
+  std::vector<int32_t> new_blocks;  // appended to the sequence's block table by this step (whole table at its start)
+  Sample sample = Sample::kNo;      // sample after the last token
+  PromptLogprobs prompt_logprobs =
+      PromptLogprobs::kNo;  // report log-probabilities of prompt tokens first_position + 1 ..
 };
 
 struct StepPlan {
   uint64_t epoch = 0;
-  uint64_t step = 0;        // ascending from 1
+  uint64_t step = 0;  // ascending from 1
   uint32_t deadline_ms = 30000;
-  std::vector<uint64_t> ends;  // sequences that are forgotten before this step; their blocks may be given to others in it
+  std::vector<uint64_t>
+      ends;  // sequences that are forgotten before this step; their blocks may be given to others in it
   std::vector<SequenceStart> starts;
   std::vector<SequenceChunk> chunks;
 
@@ -87,8 +90,8 @@ struct SampledToken {
 struct StepResult {
   uint64_t epoch = 0;
   uint64_t step = 0;
-  std::vector<SampledToken> sampled;         // in chunk order
-  std::vector<SampledToken> prompt_logprobs; // position p: log-probability of the prompt's token at p
+  std::vector<SampledToken> sampled;          // in chunk order
+  std::vector<SampledToken> prompt_logprobs;  // position p: log-probability of the prompt's token at p
 
   Bytes encode() const;
   static StepResult decode(std::span<const std::byte> bytes);

@@ -1,5 +1,5 @@
-// Encoding of the project's own messages: little-endian, length-prefixed, bounds-checked on reading. Used by the cluster plan,
-// step plan and control link; not a file format and not a general serialiser.
+// Encoding of the project's own messages: little-endian, length-prefixed, bounds-checked on reading. Used by the
+// cluster plan, step plan and control link; not a file format and not a general serialiser.
 #pragma once
 
 #include <concepts>
@@ -77,7 +77,8 @@ class ByteReader {
     if (size > 0) std::memcpy(values.data(), need(size * sizeof(T)), size * sizeof(T));
     return values;
   }
-  /// Reads a count of items that take at least `min_item_bytes` each, so that a lying count cannot make the caller allocate.
+  /// Reads a count of items that take at least `min_item_bytes` each, so that a lying count cannot make the caller
+  /// allocate.
   uint32_t get_count(size_t min_item_bytes) {
     const auto count = get<uint32_t>();
     if (min_item_bytes > 0 && count > rest_.size() / min_item_bytes)

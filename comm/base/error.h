@@ -1,5 +1,6 @@
-// The project's three kinds of error (docs/style: errors). A bug is CHECK: it prints and aborts. The world failing (file, socket,
-// MPI, peer, corrupt input) throws Error. An expected outcome (queue full, bad request) is std::optional or Result<T>.
+// The project's three kinds of error (docs/style: errors). A bug is CHECK: it prints and aborts. The world failing
+// (file, socket, MPI, peer, corrupt input) throws Error. An expected outcome (queue full, bad request) is std::optional
+// or Result<T>.
 #pragma once
 
 #include <optional>
@@ -78,17 +79,17 @@ void set_check_context(std::string context);
 
 }  // namespace chorale
 
-#define CHECK(condition)                                                                    \
-  do {                                                                                      \
+#define CHECK(condition)                                                                     \
+  do {                                                                                       \
     if (!(condition)) ::chorale::internal::check_failed(#condition, "", __FILE__, __LINE__); \
   } while (false)
-#define CHECK_OP_(a, op, b)                                                                                   \
-  do {                                                                                                        \
-    const auto& check_a_ = (a);                                                                               \
-    const auto& check_b_ = (b);                                                                               \
-    if (!(check_a_ op check_b_))                                                                              \
+#define CHECK_OP_(a, op, b)                                                                                    \
+  do {                                                                                                         \
+    const auto& check_a_ = (a);                                                                                \
+    const auto& check_b_ = (b);                                                                                \
+    if (!(check_a_ op check_b_))                                                                               \
       ::chorale::internal::check_failed(#a " " #op " " #b, ::chorale::internal::show_both(check_a_, check_b_), \
-                                        __FILE__, __LINE__);                                                  \
+                                        __FILE__, __LINE__);                                                   \
   } while (false)
 #define CHECK_EQ(a, b) CHECK_OP_(a, ==, b)
 #define CHECK_NE(a, b) CHECK_OP_(a, !=, b)

@@ -1,5 +1,5 @@
-// A table that its entries fill themselves before main: one file adds one entry and nobody edits a list. Entries must be linked as
-// OBJECT libraries (a STATIC library drops them silently).
+// A table that its entries fill themselves before main: one file adds one entry and nobody edits a list. Entries must
+// be linked as OBJECT libraries (a STATIC library drops them silently).
 #pragma once
 
 #include <span>
@@ -9,7 +9,8 @@
 
 namespace chorale {
 
-/// Entry needs a member `name` convertible to std::string_view. Filled during static initialisation, read-only afterwards.
+/// Entry needs a member `name` convertible to std::string_view. Filled during static initialisation, read-only
+/// afterwards.
 template <typename Entry>
 class Registry {
  public:

@@ -1,5 +1,5 @@
-// TensorView names memory that somebody else owns: pointer, dtype, device, shape (row-major, dense). Tensor owns one host buffer,
-// 64-byte aligned. Neither knows a model or a job, and neither computes.
+// TensorView names memory that somebody else owns: pointer, dtype, device, shape (row-major, dense). Tensor owns one
+// host buffer, 64-byte aligned. Neither knows a model or a job, and neither computes.
 #pragma once
 
 #include <array>

@@ -33,7 +33,8 @@ uint64_t parse_bytes(const std::string& flag, const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), last, value);
   int shift = 0;
   if (end + 1 == last) shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : -1;
-  const bool good = error == std::errc() && shift >= 0 && (end == last || end + 1 == last) && value < (uint64_t{1} << 33);
+  const bool good =
+      error == std::errc() && shift >= 0 && (end == last || end + 1 == last) && value < (uint64_t{1} << 33);
   const bool plain = error == std::errc() && end == last;
   if (!good && !plain) fail(ErrorCode::kInvalidArgument, "--{} {}: expected bytes as in 512M or 4G", flag, text);
   return plain ? value : value << shift;
@@ -48,7 +49,8 @@ std::optional<DType> parse_dtype(const std::string& name) {
 
 int checked_int(const cxxopts::ParseResult& arguments, const std::string& flag, int low, int high) {
   const int value = arguments[flag].as<int>();
-  if (value < low || value > high) fail(ErrorCode::kInvalidArgument, "--{} {}: expected {} to {}", flag, value, low, high);
+  if (value < low || value > high)
+    fail(ErrorCode::kInvalidArgument, "--{} {}: expected {} to {}", flag, value, low, high);
   return value;
 }
 
@@ -56,7 +58,8 @@ ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
   constexpr int kMostRanks = 4096;
   constexpr int kMostTokens = 1 << 20;
   ClusterRequest request;
-  if (arguments.count("model") == 0) fail(ErrorCode::kInvalidArgument, "--model is required: a Hugging Face folder or a .gguf file");
+  if (arguments.count("model") == 0)
+    fail(ErrorCode::kInvalidArgument, "--model is required: a Hugging Face folder or a .gguf file");
   request.model_path = arguments["model"].as<std::string>();
   request.dtype = parse_dtype(arguments["dtype"].as<std::string>());
   request.layout.tp = checked_int(arguments, "tensor-parallel-size", 1, kMostRanks);
@@ -66,7 +69,8 @@ ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
   request.max_model_len = checked_int(arguments, "max-model-len", 0, 1 << 28);
   request.max_num_seqs = checked_int(arguments, "max-num-seqs", 1, 1 << 16);
   request.max_num_batched_tokens = checked_int(arguments, "max-num-batched-tokens", 1, kMostTokens);
-  request.kv_cache_memory_bytes = parse_bytes("kv-cache-memory-bytes", arguments["kv-cache-memory-bytes"].as<std::string>());
+  request.kv_cache_memory_bytes =
+      parse_bytes("kv-cache-memory-bytes", arguments["kv-cache-memory-bytes"].as<std::string>());
   request.num_kv_blocks = checked_int(arguments, "num-kv-blocks", 0, 1 << 30);
   request.threads = checked_int(arguments, "threads", 0, 1024);
   if (arguments.count("isa") != 0) request.isa = parallel::isa_from_string(arguments["isa"].as<std::string>());
@@ -81,33 +85,34 @@ void add_cluster_options(cxxopts::Options& options) {
   const ClusterRequest request;
   const auto number = [](int value) { return cxxopts::value<int>()->default_value(std::to_string(value)); };
   const auto text = [](const std::string& value = "") { return cxxopts::value<std::string>()->default_value(value); };
-  options.add_options("Model")                                                                                     //
-      ("model", "Hugging Face folder or .gguf file", cxxopts::value<std::string>())                                //
-      ("served-model-name", "name clients use; may be given several times", cxxopts::value<std::vector<std::string>>())  //
-      ("chat-template", "Jinja file instead of the model's own", text())                                           //
-      ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                               //
-      ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())    //
+  options.add_options("Model")                                                       //
+      ("model", "Hugging Face folder or .gguf file", cxxopts::value<std::string>())  //
+      ("served-model-name", "name clients use; may be given several times",
+       cxxopts::value<std::vector<std::string>>())                                                               //
+      ("chat-template", "Jinja file instead of the model's own", text())                                         //
+      ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                             //
+      ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())  //
       ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<uint64_t>());
-  options.add_options("Layout")                                                                                    //
-      ("tp,tensor-parallel-size", "ranks that share each layer's heads", number(1))                                //
-      ("pp,pipeline-parallel-size", "stages that share the layers", number(1))                                     //
-      ("stages", "layers of each stage by hand, as in 10,12,8", text())                                            //
-      ("shares", "weight of each tp rank, as in 2,1,1", text())                                                    //
-      ("threads", "compute threads of each rank (0: cores / ranks on its host)", number(0))                        //
-      ("control-host", "address of the control link (chosen)", text())                                             //
+  options.add_options("Layout")                                                              //
+      ("tp,tensor-parallel-size", "ranks that share each layer's heads", number(1))          //
+      ("pp,pipeline-parallel-size", "stages that share the layers", number(1))               //
+      ("stages", "layers of each stage by hand, as in 10,12,8", text())                      //
+      ("shares", "weight of each tp rank, as in 2,1,1", text())                              //
+      ("threads", "compute threads of each rank (0: cores / ranks on its host)", number(0))  //
+      ("control-host", "address of the control link (chosen)", text())                       //
       ("control-port", "port of the control link (0: chosen)", number(0));
-  options.add_options("Scheduling")                                                                                //
-      ("max-model-len", "tokens of prompt and answer together (0: the model's)", number(0))                        //
-      ("max-num-seqs", "sequences running at a time", number(request.max_num_seqs))                                //
-      ("max-num-batched-tokens", "tokens of one step", number(request.max_num_batched_tokens))                     //
-      ("kv-cache-memory-bytes", "KV cache of each rank, as in 2G (0: a quarter of free memory)", text("0"))        //
-      ("num-kv-blocks", "KV blocks of 16 tokens (0: by memory)", number(0))                                        //
-      ("scheduling-policy", "fcfs or priority", text("fcfs"))                                                      //
-      ("max-waiting-jobs", "longer queues are answered 429", number(EngineOptions{}.max_waiting_jobs))             //
+  options.add_options("Scheduling")                                                                          //
+      ("max-model-len", "tokens of prompt and answer together (0: the model's)", number(0))                  //
+      ("max-num-seqs", "sequences running at a time", number(request.max_num_seqs))                          //
+      ("max-num-batched-tokens", "tokens of one step", number(request.max_num_batched_tokens))               //
+      ("kv-cache-memory-bytes", "KV cache of each rank, as in 2G (0: a quarter of free memory)", text("0"))  //
+      ("num-kv-blocks", "KV blocks of 16 tokens (0: by memory)", number(0))                                  //
+      ("scheduling-policy", "fcfs or priority", text("fcfs"))                                                //
+      ("max-waiting-jobs", "longer queues are answered 429", number(EngineOptions{}.max_waiting_jobs))       //
       ("slow-reader-timeout", "seconds that a client may take nothing before its job ends",
-       number(static_cast<int>(EngineOptions{}.slow_reader_timeout.count() / 1000)))                                //
-      ("enable-prefix-caching", "reuse KV blocks of equal prefixes (the default)")                                 //
-      ("no-enable-prefix-caching", "compute every prompt anew")                                                    //
+       number(static_cast<int>(EngineOptions{}.slow_reader_timeout.count() / 1000)))  //
+      ("enable-prefix-caching", "reuse KV blocks of equal prefixes (the default)")    //
+      ("no-enable-prefix-caching", "compute every prompt anew")                       //
       ("log-level", "trace, debug, info, warn, error, off", text("warn"));
 }
 
@@ -117,7 +122,8 @@ ClusterOptions read_cluster_options(const cxxopts::ParseResult& arguments) {
   options.engine.policy = scheduling_policy_from_string(arguments["scheduling-policy"].as<std::string>());
   if (arguments.count("enable-prefix-caching") != 0 && arguments.count("no-enable-prefix-caching") != 0)
     fail(ErrorCode::kInvalidArgument, "--enable-prefix-caching and --no-enable-prefix-caching contradict each other");
-  options.engine.prefix_caching = arguments.count("no-enable-prefix-caching") != 0 ? PrefixCaching::kOff : PrefixCaching::kOn;
+  options.engine.prefix_caching =
+      arguments.count("no-enable-prefix-caching") != 0 ? PrefixCaching::kOff : PrefixCaching::kOn;
   options.engine.max_waiting_jobs = checked_int(arguments, "max-waiting-jobs", 1, 1 << 24);
   options.engine.slow_reader_timeout = std::chrono::seconds(checked_int(arguments, "slow-reader-timeout", 1, 86400));
   if (arguments.count("served-model-name") != 0)

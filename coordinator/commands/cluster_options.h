@@ -1,5 +1,5 @@
-// The options that say what world to form and how to schedule in it; shared by serve, generate, plan and bench. Spelled as vLLM's where it
-// has them.
+// The options that say what world to form and how to schedule in it; shared by serve, generate, plan and bench. Spelled
+// as vLLM's where it has them.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ struct ClusterOptions {
   ClusterRequest request;
   EngineOptions engine;
   std::vector<std::string> served_model_names;
-  std::string chat_template;      // file; empty: the model's own
-  std::optional<uint64_t> seed;   // of the seeds drawn for jobs without one
+  std::string chat_template;     // file; empty: the model's own
+  std::optional<uint64_t> seed;  // of the seeds drawn for jobs without one
   LogLevel log_level = LogLevel::kWarn;
 };
 

@@ -1,5 +1,6 @@
-// One function per subcommand of `chorale`. main() picks it by name; argv[0] is the subcommand's name. Each returns an exit code below;
-// usage errors arrive as cxxopts exceptions or Error{kInvalidArgument} and become kExitUsage in main().
+// One function per subcommand of `chorale`. main() picks it by name; argv[0] is the subcommand's name. Each returns an
+// exit code below; usage errors arrive as cxxopts exceptions or Error{kInvalidArgument} and become kExitUsage in
+// main().
 #pragma once
 
 #include "coordinator/worker_entry.h"

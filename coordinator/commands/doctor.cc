@@ -1,4 +1,5 @@
-// chorale doctor: is this machine (and are these hosts) fit to run a world? One line a fact: ok, warn or fail, and what to do.
+// chorale doctor: is this machine (and are these hosts) fit to run a world? One line a fact: ok, warn or fail, and what
+// to do.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -18,8 +19,8 @@
 #include <thread>
 #include <vector>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 #include <nlohmann/json.hpp>
 
 #include "comm/base/version.h"
@@ -61,15 +62,16 @@ Finding check_mpi() {
     return {Verdict::kFail, "mpi", "mpirun -n 2 did not end within 30 s",
             "check the host name's address (/etc/hosts) and firewalls between this host and itself"};
   if (*started.exit_code != 0)
-    return {Verdict::kFail, "mpi", fmt::format("mpirun -n 2 failed ({}): {}", *started.exit_code, first_line(started.output)),
+    return {Verdict::kFail, "mpi",
+            fmt::format("mpirun -n 2 failed ({}): {}", *started.exit_code, first_line(started.output)),
             "run the same command by hand: mpirun --oversubscribe -n 2 true"};
   return {Verdict::kOk, "mpi", first_line(version.output), ""};
 }
 
 Finding check_cores() {
   const unsigned cores = std::thread::hardware_concurrency();
-  const std::string fact = fmt::format("{} cores, {}, float32 kernels {}, bf16 kernels {}", cores, parallel::cpu_model_name(),
-                                       parallel::to_string(parallel::best_isa(DType::kF32)),
+  const std::string fact = fmt::format("{} cores, {}, float32 kernels {}, bf16 kernels {}", cores,
+                                       parallel::cpu_model_name(), parallel::to_string(parallel::best_isa(DType::kF32)),
                                        parallel::to_string(parallel::best_isa(DType::kBF16)));
   if (parallel::best_isa(DType::kF32) == parallel::Isa::kScalar)
     return {Verdict::kWarn, "cpu", fact, "no AVX2: the scalar reference kernels are many times slower"};
@@ -87,7 +89,8 @@ Finding check_memory() {
   constexpr uint64_t kLittleMiB = 1024;
   const std::string fact = fmt::format("{} of {} MiB available", available, total);
   if (available < kLittleMiB)
-    return {Verdict::kWarn, "memory", fact, "the default model needs about 1 GiB with its KV cache; see `chorale plan`"};
+    return {Verdict::kWarn, "memory", fact,
+            "the default model needs about 1 GiB with its KV cache; see `chorale plan`"};
   return {Verdict::kOk, "memory", fact, ""};
 }
 
@@ -147,8 +150,9 @@ std::vector<std::string> read_hostfile(const std::string& path) {
 
 Finding check_host(const std::string& host) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  const CommandResult result = run_command(
-      {"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", host, "'" + self + "' --version"}, Deadline::after(seconds(15)));
+  const CommandResult result =
+      run_command({"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", host, "'" + self + "' --version"},
+                  Deadline::after(seconds(15)));
   const std::string subject = "host " + host;
   if (!result.exit_code) return {Verdict::kFail, subject, "ssh did not answer within 15 s", "check network and sshd"};
   if (*result.exit_code == 255)
@@ -165,10 +169,12 @@ Finding check_host(const std::string& host) {
 
 std::vector<Finding> check_hostfile(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
-    return {{Verdict::kFail, "hostfile", path + " is not a file", "give an Open MPI hostfile: a line `node1 slots=4` a host"}};
+    return {{Verdict::kFail, "hostfile", path + " is not a file",
+             "give an Open MPI hostfile: a line `node1 slots=4` a host"}};
   std::vector<Finding> findings;
   for (const std::string& host : read_hostfile(path)) findings.push_back(check_host(host));
-  if (findings.empty()) findings.push_back({Verdict::kFail, "hostfile", path + " names no host", "add `node1 slots=4`"});
+  if (findings.empty())
+    findings.push_back({Verdict::kFail, "hostfile", path + " names no host", "add `node1 slots=4`"});
   return findings;
 }
 
@@ -192,12 +198,13 @@ void print_json(const std::vector<Finding>& findings) {
 }  // namespace
 
 int run_doctor(int argc, char** argv) {
-  cxxopts::Options options("chorale doctor", "Checks whether this machine can run a world; says what to do where it cannot.");
-  options.add_options()                                                                           //
-      ("hostfile", "Open MPI hostfile: also check that each host answers", cxxopts::value<std::string>())  //
+  cxxopts::Options options("chorale doctor",
+                           "Checks whether this machine can run a world; says what to do where it cannot.");
+  options.add_options()                                                                                     //
+      ("hostfile", "Open MPI hostfile: also check that each host answers", cxxopts::value<std::string>())   //
       ("host", "address the server would bind", cxxopts::value<std::string>()->default_value("127.0.0.1"))  //
-      ("port", "port the server would bind", cxxopts::value<int>()->default_value("8000"))        //
-      ("json", "print a JSON list")                                                               //
+      ("port", "port the server would bind", cxxopts::value<int>()->default_value("8000"))                  //
+      ("json", "print a JSON list")                                                                         //
       ("h,help", "print this");
   const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
@@ -208,7 +215,8 @@ int run_doctor(int argc, char** argv) {
   const int port = arguments["port"].as<int>();
   if (port > 0) findings.push_back(check_port(arguments["host"].as<std::string>(), port));
   if (arguments.count("hostfile") != 0)
-    for (Finding& finding : check_hostfile(arguments["hostfile"].as<std::string>())) findings.push_back(std::move(finding));
+    for (Finding& finding : check_hostfile(arguments["hostfile"].as<std::string>()))
+      findings.push_back(std::move(finding));
   if (arguments.count("json") != 0)
     print_json(findings);
   else

@@ -1,4 +1,5 @@
-// chorale generate: runs jobs without a server, alone or under mpirun. Result lines go to standard output of rank 0, in input order.
+// chorale generate: runs jobs without a server, alone or under mpirun. Result lines go to standard output of rank 0, in
+// input order.
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -11,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 #include <nlohmann/json.hpp>
 
 #include "comm/base/error.h"
@@ -56,7 +57,8 @@ class Completion {
 /// Collects one prompt's choices. Thread: written by the engine, read after `done`.
 class Collector : public JobSink {
  public:
-  Collector(Completion& completion, int num_choices) : completion_(completion), choices_(static_cast<size_t>(num_choices)) {}
+  Collector(Completion& completion, int num_choices)
+      : completion_(completion), choices_(static_cast<size_t>(num_choices)) {}
 
   struct Choice {
     std::vector<parallel::TokenLogprob> tokens;
@@ -171,7 +173,8 @@ Line start_line(const std::string& body, const api::ApiContext& context, Engine&
 }
 
 int generate(const GenerateOptions& options, const ModelServices& services, std::unique_ptr<World> world) {
-  const auto context = make_api_context(services, world->plan(), options.cluster.served_model_names, options.cluster.seed);
+  const auto context =
+      make_api_context(services, world->plan(), options.cluster.served_model_names, options.cluster.seed);
   EngineOptions engine_options = options.cluster.engine;
   engine_options.max_waiting_jobs = std::numeric_limits<int>::max();
   Completion completion;
@@ -229,16 +232,17 @@ std::string body_of(const cxxopts::ParseResult& arguments) {
 }  // namespace
 
 int run_generate(int argc, char** argv, const WorkerModule& worker) {
-  cxxopts::Options options("chorale generate", "Runs jobs without a server; results on standard output, in input order.");
+  cxxopts::Options options("chorale generate",
+                           "Runs jobs without a server; results on standard output, in input order.");
   add_cluster_options(options);
-  options.add_options("Jobs")                                                                                   //
+  options.add_options("Jobs")  //
       ("jobs", "file with one /v1/completions or /v1/chat/completions body a line (- for standard input)",
-       cxxopts::value<std::string>())                                                                           //
-      ("prompt", "one completion instead of a file", cxxopts::value<std::string>())                             //
-      ("chat", "one chat message instead of a file", cxxopts::value<std::string>())                             //
-      ("max-tokens", "with --prompt or --chat", cxxopts::value<int>()->default_value("128"))                    //
-      ("temperature", "with --prompt or --chat; 0 is greedy", cxxopts::value<double>()->default_value("0"))     //
-      ("json", "one JSON object a result: index, choice, ids, logprobs, text, finish_reason")                   //
+       cxxopts::value<std::string>())                                                                        //
+      ("prompt", "one completion instead of a file", cxxopts::value<std::string>())                          //
+      ("chat", "one chat message instead of a file", cxxopts::value<std::string>())                          //
+      ("max-tokens", "with --prompt or --chat", cxxopts::value<int>()->default_value("128"))                 //
+      ("temperature", "with --prompt or --chat; 0 is greedy", cxxopts::value<double>()->default_value("0"))  //
+      ("json", "one JSON object a result: index, choice, ids, logprobs, text, finish_reason")                //
       ("h,help", "print this");
   const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
@@ -248,7 +252,8 @@ int run_generate(int argc, char** argv, const WorkerModule& worker) {
     return kExitOk;
   }
   const auto num_sources = arguments.count("jobs") + arguments.count("prompt") + arguments.count("chat");
-  if (num_sources != 1) fail(ErrorCode::kInvalidArgument, "give exactly one of --jobs FILE, --prompt TEXT, --chat TEXT");
+  if (num_sources != 1)
+    fail(ErrorCode::kInvalidArgument, "give exactly one of --jobs FILE, --prompt TEXT, --chat TEXT");
   GenerateOptions generate_options;
   generate_options.cluster = read_cluster_options(arguments);
   generate_options.json = arguments.count("json") != 0;
@@ -257,8 +262,8 @@ int run_generate(int argc, char** argv, const WorkerModule& worker) {
   init_log(generate_options.cluster.log_level, fmt::format("rank {}", session->rank()));
   ModelServices services;
   if (session->rank() == 0) {
-    generate_options.bodies =
-        arguments.count("jobs") != 0 ? read_lines(arguments["jobs"].as<std::string>()) : std::vector{body_of(arguments)};
+    generate_options.bodies = arguments.count("jobs") != 0 ? read_lines(arguments["jobs"].as<std::string>())
+                                                           : std::vector{body_of(arguments)};
     services = load_model_services(generate_options.cluster.request.model_path, generate_options.cluster.chat_template);
   }
   return run_hosted(*session, worker, generate_options.cluster.request, [&](std::unique_ptr<World> world) {

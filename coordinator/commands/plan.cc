@@ -1,11 +1,11 @@
-// `chorale plan`: what a world would be, without one: who holds what, bytes per rank, KV capacity, numerics class. As if all ranks ran on
-// this host; refuses what serve would refuse.
+// `chorale plan`: what a world would be, without one: who holds what, bytes per rank, KV capacity, numerics class. As
+// if all ranks ran on this host; refuses what serve would refuse.
 #include <iostream>
 #include <string>
 #include <vector>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 #include <nlohmann/json.hpp>
 
 #include "comm/base/error.h"
@@ -48,7 +48,8 @@ uint64_t stored_bytes(const parallel::StoredTensor& tensor, const parallel::Slic
   return static_cast<uint64_t>(slice.rows.size() * num_blocks) * bytes;
 }
 
-/// What the loader of `rank` will copy: its slices and nothing else. Embeddings are read by row from the mapping and not counted.
+/// What the loader of `rank` will copy: its slices and nothing else. Embeddings are read by row from the mapping and
+/// not counted.
 uint64_t bytes_to_read(const Checkpoint& checkpoint, const ClusterPlan& plan, int rank) {
   const parallel::Layout& layout = plan.layout;
   const Range layers = layout.stage_layers[static_cast<size_t>(layout.stage_of(rank))];
@@ -81,7 +82,8 @@ RankFacts facts_of(const Checkpoint& checkpoint, const ClusterPlan& plan, int ra
   if (layout.is_last_stage(rank)) facts.vocab_rows = layout.vocab_rows[tp];
   facts.weight_bytes = weight_bytes(plan.config, layout, rank, plan.numerics.compute).resident;
   facts.read_bytes = bytes_to_read(checkpoint, plan, rank);
-  facts.kv_bytes = static_cast<uint64_t>(plan.num_kv_blocks) * kv_block_bytes(plan.config, layout, rank, plan.numerics.cache);
+  facts.kv_bytes =
+      static_cast<uint64_t>(plan.num_kv_blocks) * kv_block_bytes(plan.config, layout, rank, plan.numerics.cache);
   return facts;
 }
 
@@ -118,22 +120,27 @@ json json_of(const ClusterPlan& plan, const std::vector<RankFacts>& ranks) {
 
 double mib(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
-std::string span_text(Range range) { return range.size() == 0 ? "-" : fmt::format("{}-{}", range.begin, range.end - 1); }
+std::string span_text(Range range) {
+  return range.size() == 0 ? "-" : fmt::format("{}-{}", range.begin, range.end - 1);
+}
 
 void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks) {
   std::cout << fmt::format("model    {} ({})\n", plan.model_path, plan.config.to_string());
   std::cout << fmt::format("class    {}\n", plan.numerics.to_string());
-  std::cout << fmt::format("leaves   {} of attention, {} of MLP\n\n", plan.numerics.attention_leaves, plan.numerics.mlp_leaves);
-  std::cout << fmt::format("{:>4} {:>5} {:>3} {:>9} {:>9} {:>9} {:>13} {:>15} {:>12} {:>12} {:>12}\n", "rank", "stage", "tp", "layers",
-                           "heads", "KV heads", "MLP columns", "vocabulary", "weights MiB", "read MiB", "KV MiB");
+  std::cout << fmt::format("leaves   {} of attention, {} of MLP\n\n", plan.numerics.attention_leaves,
+                           plan.numerics.mlp_leaves);
+  std::cout << fmt::format("{:>4} {:>5} {:>3} {:>9} {:>9} {:>9} {:>13} {:>15} {:>12} {:>12} {:>12}\n", "rank", "stage",
+                           "tp", "layers", "heads", "KV heads", "MLP columns", "vocabulary", "weights MiB", "read MiB",
+                           "KV MiB");
   for (const RankFacts& facts : ranks)
-    std::cout << fmt::format("{:>4} {:>5} {:>3} {:>9} {:>9} {:>9} {:>13} {:>15} {:>12.1f} {:>12.1f} {:>12.1f}\n", facts.rank, facts.stage,
-                             facts.tp_index, span_text(facts.layers), span_text(facts.heads), span_text(facts.kv_heads),
-                             span_text(facts.mlp_columns), span_text(facts.vocab_rows), mib(facts.weight_bytes),
-                             mib(facts.read_bytes), mib(facts.kv_bytes));
+    std::cout << fmt::format("{:>4} {:>5} {:>3} {:>9} {:>9} {:>9} {:>13} {:>15} {:>12.1f} {:>12.1f} {:>12.1f}\n",
+                             facts.rank, facts.stage, facts.tp_index, span_text(facts.layers), span_text(facts.heads),
+                             span_text(facts.kv_heads), span_text(facts.mlp_columns), span_text(facts.vocab_rows),
+                             mib(facts.weight_bytes), mib(facts.read_bytes), mib(facts.kv_bytes));
   const int64_t blocks_of_one = (plan.max_model_len + kBlockTokens - 1) / kBlockTokens;
-  std::cout << fmt::format("\nKV cache {} blocks of {} tokens: {} tokens, {} sequence(s) of {} tokens at a time\n", plan.num_kv_blocks,
-                           kBlockTokens, plan.num_kv_blocks * kBlockTokens, plan.num_kv_blocks / blocks_of_one, plan.max_model_len);
+  std::cout << fmt::format("\nKV cache {} blocks of {} tokens: {} tokens, {} sequence(s) of {} tokens at a time\n",
+                           plan.num_kv_blocks, kBlockTokens, plan.num_kv_blocks * kBlockTokens,
+                           plan.num_kv_blocks / blocks_of_one, plan.max_model_len);
   std::cout << fmt::format("batching {} sequences, {} tokens a step; {} thread(s) a rank\n", plan.max_num_seqs,
                            plan.max_num_batched_tokens, plan.threads);
 }
@@ -141,13 +148,15 @@ void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks) {
 }  // namespace
 
 int run_plan(int argc, char** argv) {
-  cxxopts::Options options("chorale plan", "Prints who would hold what, bytes per rank and KV capacity; starts nothing.");
+  cxxopts::Options options("chorale plan",
+                           "Prints who would hold what, bytes per rank and KV capacity; starts nothing.");
   add_cluster_options(options);
   options.add_options()("json", "one JSON object")("h,help", "print this");
   const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
-    std::cout << options.help() << "\nexamples:\n  chorale plan --model M --tp 2 --pp 2\n"
-                                   "  chorale plan --model M.gguf --tp 3 --shares 2,1,1 --max-model-len 4096 --json\n";
+    std::cout << options.help()
+              << "\nexamples:\n  chorale plan --model M --tp 2 --pp 2\n"
+                 "  chorale plan --model M.gguf --tp 3 --shares 2,1,1 --max-model-len 4096 --json\n";
     return kExitOk;
   }
   const ClusterOptions cluster = read_cluster_options(arguments);

@@ -26,8 +26,8 @@ void ProgressBar::update(int64_t done, const std::string& note) {
   if (done < total_ && now - last_ < kRedrawEvery) return;
   last_ = now;
   const int filled = static_cast<int>(std::clamp<int64_t>(done * kBarWidth / total_, 0, kBarWidth));
-  const std::string line = fmt::format("\r\033[K{} [{:=<{}}{: <{}}] {}/{} {}", what_, "", filled, "", kBarWidth - filled, done,
-                                       total_, note);
+  const std::string line = fmt::format("\r\033[K{} [{:=<{}}{: <{}}] {}/{} {}", what_, "", filled, "",
+                                       kBarWidth - filled, done, total_, note);
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
 }

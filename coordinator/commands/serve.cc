@@ -1,5 +1,5 @@
-// chorale serve: the coordinator as a server. Three ways to start (architecture.md section 2): under mpirun rank 0 hosts it; alone it
-// starts mpirun itself; with --await-workers the workers are started elsewhere.
+// chorale serve: the coordinator as a server. Three ways to start (architecture.md section 2): under mpirun rank 0
+// hosts it; alone it starts mpirun itself; with --await-workers the workers are started elsewhere.
 #include <sys/socket.h>
 
 #include <chrono>
@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 
 #include "comm/base/env.h"
 #include "comm/base/error.h"
@@ -51,7 +51,8 @@ void announce(const std::string& ready_file, const std::string& url) {
 /// Serves until a signal asks to drain, or the world is lost.
 int serve_world(const ServeOptions& options, SignalWaiter& signals, std::unique_ptr<World> world) {
   const ModelServices services = load_model_services(options.cluster.request.model_path, options.cluster.chat_template);
-  const auto context = make_api_context(services, world->plan(), options.cluster.served_model_names, options.cluster.seed);
+  const auto context =
+      make_api_context(services, world->plan(), options.cluster.served_model_names, options.cluster.seed);
   log_info("{}", world->plan().to_string());
   auto engine = std::make_shared<Engine>(options.cluster.engine, services.tokenizer, std::move(world));
   http::HttpServer server(options.http, context, std::make_shared<api::EngineJobService>(engine));
@@ -79,21 +80,24 @@ int serve_world(const ServeOptions& options, SignalWaiter& signals, std::unique_
 
 void add_server_options(cxxopts::Options& options) {
   const http::HttpOptions http;
-  options.add_options("Server")                                                                                       //
-      ("host", "address to listen on", cxxopts::value<std::string>()->default_value(http.host))                       //
-      ("port", "port to listen on; 0: any free one", cxxopts::value<int>()->default_value(std::to_string(http.port)))  //
+  options.add_options("Server")                                                                  //
+      ("host", "address to listen on", cxxopts::value<std::string>()->default_value(http.host))  //
+      ("port", "port to listen on; 0: any free one",
+       cxxopts::value<int>()->default_value(std::to_string(http.port)))  //
       ("api-key", "clients must show this key (or CHORALE_API_KEY); may be given several times",
-       cxxopts::value<std::vector<std::string>>())                                                                    //
+       cxxopts::value<std::vector<std::string>>())  //
       ("request-timeout", "seconds until an unfinished request is answered 504; 0: none",
-       cxxopts::value<int>()->default_value("0"))                                                                     //
+       cxxopts::value<int>()->default_value("0"))  //
       ("drain-timeout", "seconds that running jobs have after SIGTERM or SIGUSR1",
-       cxxopts::value<int>()->default_value("30"))                                                                    //
-      ("ready-file", "write the server's address there once it serves", cxxopts::value<std::string>()->default_value(""));
-  options.add_options("World")                                                                                        //
-      ("hostfile", "Open MPI hostfile: start the ranks on these hosts", cxxopts::value<std::string>()->default_value(""))  //
-      ("await-workers", "do not start ranks: wait for `chorale worker` to join")                                      //
+       cxxopts::value<int>()->default_value("30"))  //
+      ("ready-file", "write the server's address there once it serves",
+       cxxopts::value<std::string>()->default_value(""));
+  options.add_options("World")  //
+      ("hostfile", "Open MPI hostfile: start the ranks on these hosts",
+       cxxopts::value<std::string>()->default_value(""))                          //
+      ("await-workers", "do not start ranks: wait for `chorale worker` to join")  //
       ("secret-file", "file with the secret shared with the workers (or CHORALE_SECRET; else a fresh one)",
-       cxxopts::value<std::string>()->default_value(""))                                                              //
+       cxxopts::value<std::string>()->default_value(""))  //
       ("start-timeout", "seconds until all ranks must have joined", cxxopts::value<int>()->default_value("120"));
 }
 
@@ -137,7 +141,9 @@ int run_serve(int argc, char** argv, const WorkerModule& worker) {
   const ServeOptions serve_options = read_server_options(arguments);
   SignalWaiter signals;  // before any thread
   const ClusterRequest& request = serve_options.cluster.request;
-  const auto serve = [&](std::unique_ptr<World> world) { return serve_world(serve_options, signals, std::move(world)); };
+  const auto serve = [&](std::unique_ptr<World> world) {
+    return serve_world(serve_options, signals, std::move(world));
+  };
   const bool one_rank = request.layout.tp * request.layout.pp == 1 && serve_options.world.hostfile.empty();
   if (serve_options.world.start == WorldStart::kMpirun && (comm::started_by_launcher() || one_rank)) {
     const auto session = comm::MpiSession::start();

@@ -1,11 +1,12 @@
-// chorale worker: one rank of a world whose coordinator runs elsewhere; started by mpirun or srun, or by the coordinator itself.
+// chorale worker: one rank of a world whose coordinator runs elsewhere; started by mpirun or srun, or by the
+// coordinator itself.
 #include <charconv>
 #include <chrono>
 #include <iostream>
 #include <string>
 
-#include <cxxopts.hpp>
 #include <fmt/format.h>
+#include <cxxopts.hpp>
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
@@ -23,7 +24,8 @@ void parse_address(const std::string& text, WorkerStart& start) {
   start.control_host = text;
   start.control_port = kDefaultControlPort;
   const size_t colon = text.rfind(':');
-  const bool has_port = colon != std::string::npos && (text.find(':') == colon || (colon > 0 && text[colon - 1] == ']'));
+  const bool has_port =
+      colon != std::string::npos && (text.find(':') == colon || (colon > 0 && text[colon - 1] == ']'));
   if (has_port) {
     start.control_host = text.substr(0, colon);
     const char* first = text.data() + colon + 1;
@@ -40,14 +42,20 @@ void parse_address(const std::string& text, WorkerStart& start) {
 }  // namespace
 
 int run_worker(int argc, char** argv, const WorkerModule& worker) {
-  cxxopts::Options options("chorale worker", "One rank of a world whose coordinator (chorale serve --await-workers) runs elsewhere.");
-  options.add_options()                                                                                     //
-      ("coordinator", "HOST:PORT of the coordinator's control link", cxxopts::value<std::string>())          //
-      ("secret-file", "file with the secret that both sides share (or CHORALE_SECRET)", cxxopts::value<std::string>())  //
-      ("epoch", "number of the world (0: whatever the coordinator serves)", cxxopts::value<uint64_t>()->default_value("0"))  //
-      ("threads", "compute threads of this rank (0: cores / ranks on this host)", cxxopts::value<int>()->default_value("0"))  //
-      ("record", "rank 0 writes the cluster plan and every step plan to FILE", cxxopts::value<std::string>()->default_value(""))  //
-      ("replay", "run the plans of a recorded FILE without a coordinator", cxxopts::value<std::string>()->default_value(""))  //
+  cxxopts::Options options("chorale worker",
+                           "One rank of a world whose coordinator (chorale serve --await-workers) runs elsewhere.");
+  options.add_options()                                                                              //
+      ("coordinator", "HOST:PORT of the coordinator's control link", cxxopts::value<std::string>())  //
+      ("secret-file", "file with the secret that both sides share (or CHORALE_SECRET)",
+       cxxopts::value<std::string>())  //
+      ("epoch", "number of the world (0: whatever the coordinator serves)",
+       cxxopts::value<uint64_t>()->default_value("0"))  //
+      ("threads", "compute threads of this rank (0: cores / ranks on this host)",
+       cxxopts::value<int>()->default_value("0"))  //
+      ("record", "rank 0 writes the cluster plan and every step plan to FILE",
+       cxxopts::value<std::string>()->default_value(""))  //
+      ("replay", "run the plans of a recorded FILE without a coordinator",
+       cxxopts::value<std::string>()->default_value(""))                                                           //
       ("log-level", "trace, debug, info, warn, error, off", cxxopts::value<std::string>()->default_value("warn"))  //
       ("h,help", "print this");
   const auto arguments = options.parse(argc, argv);
@@ -63,7 +71,8 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
   if (replay.empty()) {
     if (arguments.count("coordinator") == 0) fail(ErrorCode::kInvalidArgument, "--coordinator HOST:PORT is required");
     parse_address(arguments["coordinator"].as<std::string>(), start);
-    start.secret = comm::secret_from(arguments.count("secret-file") != 0 ? arguments["secret-file"].as<std::string>() : "");
+    start.secret =
+        comm::secret_from(arguments.count("secret-file") != 0 ? arguments["secret-file"].as<std::string>() : "");
   }
   start.epoch = arguments["epoch"].as<uint64_t>();
   start.threads = arguments["threads"].as<int>();

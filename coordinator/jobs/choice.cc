@@ -17,7 +17,11 @@ std::string_view to_string(FinishReason reason) {
 }
 
 Choice::Choice(const JobRequest& request, int index, std::span<const int32_t> eos_ids, std::unique_ptr<TextStream> text)
-    : request_(request), index_(index), eos_ids_(eos_ids), text_(std::move(text)), stops_(request.stop, request.stop_text) {}
+    : request_(request),
+      index_(index),
+      eos_ids_(eos_ids),
+      text_(std::move(text)),
+      stops_(request.stop, request.stop_text) {}
 
 TokenEvent Choice::accept(parallel::SampledToken token) {
   CHECK(!is_finished_);

@@ -1,5 +1,5 @@
-// One continuation of a job's prompt while it grows: turns sampled tokens into text and decides when it ends. The engine feeds it; it knows
-// neither scheduler nor sink.
+// One continuation of a job's prompt while it grows: turns sampled tokens into text and decides when it ends. The
+// engine feeds it; it knows neither scheduler nor sink.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,8 @@ class Choice {
   bool is_finished_ = false;
 };
 
-/// What the sampler masks while fewer than min_tokens were generated: EOS (also under ignore_eos, as vLLM does) and the stop tokens.
+/// What the sampler masks while fewer than min_tokens were generated: EOS (also under ignore_eos, as vLLM does) and the
+/// stop tokens.
 std::vector<int32_t> banned_until_min_tokens(const JobRequest& request, std::span<const int32_t> eos_ids);
 
 }  // namespace chorale::coordinator

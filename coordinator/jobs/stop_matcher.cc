@@ -5,7 +5,8 @@
 
 namespace chorale::coordinator {
 
-StopMatcher::StopMatcher(std::vector<std::string> stops, StopText stop_text) : stops_(std::move(stops)), stop_text_(stop_text) {
+StopMatcher::StopMatcher(std::vector<std::string> stops, StopText stop_text)
+    : stops_(std::move(stops)), stop_text_(stop_text) {
   std::erase_if(stops_, [](const std::string& stop) { return stop.empty(); });
 }
 
@@ -40,7 +41,8 @@ StopMatcher::Output StopMatcher::append(std::string_view piece) {
 std::string StopMatcher::finish() { return std::exchange(held_, {}); }
 
 size_t StopMatcher::held_back() const {
-  // The longest end of the text that starts some stop string. Stop strings are UTF-8, so it never starts inside a character.
+  // The longest end of the text that starts some stop string. Stop strings are UTF-8, so it never starts inside a
+  // character.
   size_t longest = 0;
   for (const std::string& stop : stops_) {
     for (size_t size = std::min(stop.size() - 1, held_.size()); size > longest; --size) {

@@ -1,5 +1,5 @@
-// Finds stop strings in text that arrives in pieces, wherever the borders between tokens lie, and holds back text that may still become one.
-// A choice feeds it; it knows no tokens.
+// Finds stop strings in text that arrives in pieces, wherever the borders between tokens lie, and holds back text that
+// may still become one. A choice feeds it; it knows no tokens.
 #pragma once
 
 #include <optional>
@@ -20,7 +20,8 @@ class StopMatcher {
     std::string text;                    // final: nothing of it will be taken back
     std::optional<std::string> matched;  // the stop string; nothing may be appended after it
   };
-  /// The match that ends first wins (the longest of those), which does not depend on how the text is cut. Whole UTF-8 in, whole UTF-8 out.
+  /// The match that ends first wins (the longest of those), which does not depend on how the text is cut. Whole UTF-8
+  /// in, whole UTF-8 out.
   Output append(std::string_view piece);
   /// The text held back, when no more will come.
   std::string finish();

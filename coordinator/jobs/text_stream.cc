@@ -24,7 +24,8 @@ class DecodedText : public TextStream {
 
 }  // namespace
 
-std::unique_ptr<TextStream> make_text_stream(const std::shared_ptr<const Tokenizer>& tokenizer, std::span<const int32_t> prompt) {
+std::unique_ptr<TextStream> make_text_stream(const std::shared_ptr<const Tokenizer>& tokenizer,
+                                             std::span<const int32_t> prompt) {
   if (tokenizer == nullptr) return std::make_unique<NoText>();
   return std::make_unique<DecodedText>(tokenizer, prompt);
 }

@@ -1,4 +1,5 @@
-// Where a choice gets its text from: token ids in, whole UTF-8 out. The real one decodes with the model's tokenizer; tests spell their own.
+// Where a choice gets its text from: token ids in, whole UTF-8 out. The real one decodes with the model's tokenizer;
+// tests spell their own.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@ class TextStream {
 };
 
 /// Decodes what follows `prompt`, without special tokens. A null tokenizer gives a stream of empty texts.
-std::unique_ptr<TextStream> make_text_stream(const std::shared_ptr<const Tokenizer>& tokenizer, std::span<const int32_t> prompt);
+std::unique_ptr<TextStream> make_text_stream(const std::shared_ptr<const Tokenizer>& tokenizer,
+                                             std::span<const int32_t> prompt);
 
 }  // namespace chorale::coordinator

@@ -74,7 +74,8 @@ std::vector<CachedBlock> BlockPool::find(std::span<const int32_t> tokens, int64_
   ContentId parent = kRootContent;
   const auto num_full = std::min(max_blocks, static_cast<int64_t>(tokens.size()) / kBlockTokens);
   for (int64_t i = 0; i < num_full; ++i) {
-    const auto entry = index_.find(make_key(parent, tokens.subspan(static_cast<size_t>(i) * kBlockTokens, kBlockTokens)));
+    const auto entry =
+        index_.find(make_key(parent, tokens.subspan(static_cast<size_t>(i) * kBlockTokens, kBlockTokens)));
     if (entry == index_.end()) break;
     found.push_back(entry->second);
     parent = entry->second.content;
@@ -111,10 +112,10 @@ void BlockPool::check_integrity() const {
   }
   CHECK_EQ(num_findable, index_.size());
   CHECK_EQ(num_used + empty_.size() + lru_.size(), blocks_.size());
-  for (int32_t id : empty_) CHECK(blocks_[static_cast<size_t>(id)].references == 0 &&
-                                  blocks_[static_cast<size_t>(id)].content == kRootContent);
-  for (int32_t id : lru_) CHECK(blocks_[static_cast<size_t>(id)].references == 0 &&
-                                blocks_[static_cast<size_t>(id)].content != kRootContent);
+  for (int32_t id : empty_)
+    CHECK(blocks_[static_cast<size_t>(id)].references == 0 && blocks_[static_cast<size_t>(id)].content == kRootContent);
+  for (int32_t id : lru_)
+    CHECK(blocks_[static_cast<size_t>(id)].references == 0 && blocks_[static_cast<size_t>(id)].content != kRootContent);
 }
 
 }  // namespace chorale::coordinator

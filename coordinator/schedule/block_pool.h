@@ -1,5 +1,6 @@
-// KV blocks by id: who uses them, which are free, and which free ones still hold tokens worth finding again (prefix cache, N9). The
-// scheduler is the only caller. Pure bookkeeping: no byte of a block is touched, and nothing here knows a sequence or a step.
+// KV blocks by id: who uses them, which are free, and which free ones still hold tokens worth finding again (prefix
+// cache, N9). The scheduler is the only caller. Pure bookkeeping: no byte of a block is touched, and nothing here knows
+// a sequence or a step.
 #pragma once
 
 #include <array>
@@ -14,8 +15,8 @@
 
 namespace chorale::coordinator {
 
-/// Names the content of one full block together with everything before it. Never reused, so that an evicted parent can not be
-/// mistaken for another block that later has its id.
+/// Names the content of one full block together with everything before it. Never reused, so that an evicted parent can
+/// not be mistaken for another block that later has its id.
 using ContentId = uint64_t;
 constexpr ContentId kRootContent = 0;  // the parent of a sequence's first block
 
@@ -50,18 +51,20 @@ class BlockPool {
   int64_t num_free() const { return static_cast<int64_t>(empty_.size() + lru_.size()); }
   int64_t num_used() const { return num_blocks() - num_free(); }
 
-  /// A block with one reference and no content. Evicts the least recently released one if it must. REQUIRES: num_free() > 0.
+  /// A block with one reference and no content. Evicts the least recently released one if it must. REQUIRES: num_free()
+  /// > 0.
   int32_t allocate();
   /// One more user of a published block.
   void acquire(int32_t block);
-  /// One user less. A published block without users stays findable until it is evicted. Release a sequence's blocks from the last to the
-  /// first: then a block is evicted before its parent, without which it could not be found.
+  /// One user less. A published block without users stays findable until it is evicted. Release a sequence's blocks
+  /// from the last to the first: then a block is evicted before its parent, without which it could not be found.
   void release(int32_t block);
 
-  /// The longest run of blocks that hold the start of `tokens`, each with its parent, at most `max_blocks`. Takes no reference.
+  /// The longest run of blocks that hold the start of `tokens`, each with its parent, at most `max_blocks`. Takes no
+  /// reference.
   std::vector<CachedBlock> find(std::span<const int32_t> tokens, int64_t max_blocks) const;
-  /// Makes a used, full block findable. REQUIRES: the step that filled it completed. Returns the content's id; where another block already
-  /// holds the same content that one stays the findable one, and its content id is returned.
+  /// Makes a used, full block findable. REQUIRES: the step that filled it completed. Returns the content's id; where
+  /// another block already holds the same content that one stays the findable one, and its content id is returned.
   ContentId publish(int32_t block, ContentId parent, std::span<const int32_t> tokens);
 
   int references(int32_t block) const { return blocks_[static_cast<size_t>(block)].references; }

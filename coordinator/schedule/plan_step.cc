@@ -13,7 +13,8 @@ using Place = SequenceState::Place;
 
 namespace {
 
-constexpr int64_t kMinPipelineChunk = 128;  // tokens; smaller prefill chunks read the weights too often for what they compute
+constexpr int64_t kMinPipelineChunk =
+    128;  // tokens; smaller prefill chunks read the weights too often for what they compute
 
 int64_t blocks_for(int64_t num_tokens) { return (num_tokens + kBlockTokens - 1) / kBlockTokens; }
 
@@ -39,7 +40,8 @@ std::optional<ScheduledStep> Scheduler::schedule() {
 
   const int64_t unplanned = unplanned_prefill_tokens();
   int64_t reserve = 0;  // tokens that decode rows leave for prefill, so that a small budget starves nobody
-  if (unplanned > 0) reserve = draft.budget == 1 ? static_cast<int64_t>(next_step_ % 2) : std::max<int64_t>(1, draft.budget / 8);
+  if (unplanned > 0)
+    reserve = draft.budget == 1 ? static_cast<int64_t>(next_step_ % 2) : std::max<int64_t>(1, draft.budget / 8);
   draft.prefill_budget = draft.budget;
   if (limits_.num_stages > 1)
     draft.prefill_budget = std::max(kMinPipelineChunk, (unplanned + limits_.num_stages - 1) / limits_.num_stages);
@@ -47,7 +49,8 @@ std::optional<ScheduledStep> Scheduler::schedule() {
   const int decode_rows = decode_rows_per_step();
   const int64_t first_rows = std::min<int64_t>(decode_rows, draft.budget - reserve);
   if (is_urgent_waiting()) {
-    // Victims are never of this step, so who may preempt comes before the rows are chosen; it leaves their tokens alone.
+    // Victims are never of this step, so who may preempt comes before the rows are chosen; it leaves their tokens
+    // alone.
     const int64_t prefill_budget = std::exchange(draft.prefill_budget, draft.budget - first_rows);
     plan_admissions(draft);
     draft.prefill_budget = prefill_budget;
@@ -91,11 +94,14 @@ int64_t Scheduler::unplanned_prefill_tokens() const {
 }
 
 void Scheduler::plan_decode(Draft& draft, int max_rows, InFlight in_flight) {
-  // Who waited longest goes first: with a budget below the number of sequences, and with micro-batches, this is a rotation.
+  // Who waited longest goes first: with a budget below the number of sequences, and with micro-batches, this is a
+  // rotation.
   std::vector<SequenceState*> ready;
   for (SequenceState* sequence : running_) {
-    if (sequence->num_ready() != 1 || sequence->pause == Pause::kYes || sequence->last_step == draft.plan.step) continue;
-    // A row whose token a step still computes waits at stage 0 for the last stage: worth it only a whole pipeline later.
+    if (sequence->num_ready() != 1 || sequence->pause == Pause::kYes || sequence->last_step == draft.plan.step)
+      continue;
+    // A row whose token a step still computes waits at stage 0 for the last stage: worth it only a whole pipeline
+    // later.
     const bool must_wait = sequence->num_pending_samples > 0 &&
                            draft.plan.step < sequence->last_step + static_cast<uint64_t>(limits_.num_stages);
     if (must_wait && in_flight == InFlight::kLeaveAlone) continue;
@@ -127,7 +133,8 @@ void Scheduler::plan_prefill(Draft& draft) {
     const int64_t num_tokens = std::min<int64_t>({sequence->num_ready(), draft.budget, draft.prefill_budget});
     if (num_tokens == 0) break;
     draft.prefill_budget -= num_tokens;
-    add_chunk(draft, *sequence, static_cast<int32_t>(num_tokens), {});  // admission gave it blocks for its whole history
+    add_chunk(draft, *sequence, static_cast<int32_t>(num_tokens),
+              {});  // admission gave it blocks for its whole history
   }
 }
 
@@ -146,13 +153,15 @@ bool Scheduler::may_admit(const SequenceState& sequence) const {
 bool Scheduler::is_urgent_waiting() const {
   for (const auto& [rank, waiting] : waiting_) {
     if (!may_admit(*waiting)) continue;
-    return std::ranges::any_of(running_, [&](const SequenceState* s) { return s->rank.priority > waiting->rank.priority; });
+    return std::ranges::any_of(running_,
+                               [&](const SequenceState* s) { return s->rank.priority > waiting->rank.priority; });
   }
   return false;
 }
 
 void Scheduler::plan_admissions(Draft& draft) {
-  if (stats_.num_preemptions != draft.num_preemptions_before) return;  // blocks are short: do not hand them to newcomers
+  if (stats_.num_preemptions != draft.num_preemptions_before)
+    return;  // blocks are short: do not hand them to newcomers
   std::vector<SequenceState*> candidates;
   for (const auto& [rank, sequence] : waiting_) {
     if (static_cast<int>(candidates.size()) == limits_.max_num_seqs) break;
@@ -173,11 +182,13 @@ bool Scheduler::admit(Draft& draft, SequenceState& sequence) {
   }
   const std::span<const int32_t> history(sequence.tokens);
   std::vector<CachedBlock> cached;
-  const bool reads_cache = limits_.prefix_caching == PrefixCaching::kOn && sequence.prompt_logprobs == parallel::PromptLogprobs::kNo;
+  const bool reads_cache =
+      limits_.prefix_caching == PrefixCaching::kOn && sequence.prompt_logprobs == parallel::PromptLogprobs::kNo;
   // The last token of the history is always computed: its logits are needed.
   if (reads_cache) cached = pool_.find(history, (sequence.known_len() - 1) / kBlockTokens);
   for (const CachedBlock& block : cached) pool_.acquire(block.block);
-  // Blocks for the whole history at once, and one more token must fit: then prefill never has to preempt, and admission does not thrash.
+  // Blocks for the whole history at once, and one more token must fit: then prefill never has to preempt, and admission
+  // does not thrash.
   const auto num_cached = static_cast<int64_t>(cached.size());
   const int64_t num_new = blocks_for(sequence.known_len()) - num_cached;
   const int64_t num_needed = blocks_for(std::min(sequence.known_len() + 1, sequence.max_len)) - num_cached;
@@ -231,7 +242,8 @@ void Scheduler::add_chunk(Draft& draft, SequenceState& sequence, int32_t num_tok
   chunk.new_blocks = std::move(new_blocks);
   const bool is_last_known = sequence.num_planned + num_tokens == sequence.virtual_len();
   if (is_last_known && sequence.virtual_len() < sequence.max_len) chunk.sample = parallel::Sample::kYes;
-  if (!sequence.prompt_computed && chunk.first_position + 1 < sequence.prompt_len) chunk.prompt_logprobs = sequence.prompt_logprobs;
+  if (!sequence.prompt_computed && chunk.first_position + 1 < sequence.prompt_len)
+    chunk.prompt_logprobs = sequence.prompt_logprobs;
 
   sequence.num_planned += num_tokens;
   sequence.last_step = draft.plan.step;
@@ -247,8 +259,11 @@ void Scheduler::add_chunk(Draft& draft, SequenceState& sequence, int32_t num_tok
 
 bool Scheduler::make_room(const Draft& draft, SequenceState& sequence) {
   while (pool_.num_free() == 0) {
-    // Losers in this order: who needs no further step, who is paused, who came last or matters least. Never one of this step.
-    const auto cost = [](const SequenceState* s) { return std::tuple(s->is_fully_planned(), s->pause == Pause::kYes, s->rank); };
+    // Losers in this order: who needs no further step, who is paused, who came last or matters least. Never one of this
+    // step.
+    const auto cost = [](const SequenceState* s) {
+      return std::tuple(s->is_fully_planned(), s->pause == Pause::kYes, s->rank);
+    };
     SequenceState* victim = nullptr;
     bool worse_in_step = false;
     for (SequenceState* candidate : running_) {

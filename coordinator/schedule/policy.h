@@ -1,4 +1,5 @@
-// The choices a user has about scheduling, with their names on the command line. Read by the engine's options and the scheduler.
+// The choices a user has about scheduling, with their names on the command line. Read by the engine's options and the
+// scheduler.
 #pragma once
 
 #include <cstdint>

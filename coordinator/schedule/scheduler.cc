@@ -21,17 +21,19 @@ Scheduler::Scheduler(const SchedulerLimits& limits) : limits_(limits), pool_(lim
 std::optional<Failure> refusal(const SchedulerLimits& limits, int64_t prompt_len, int64_t max_new_tokens) {
   const int64_t total = prompt_len + max_new_tokens;
   if (total > limits.max_model_len)
-    return Failure{ErrorCode::kInvalidArgument,
-                   fmt::format("the prompt has {} tokens and max_tokens is {}: {} together, but the model's context holds {}; "
-                               "shorten the prompt or lower max_tokens",
-                               prompt_len, max_new_tokens, total, limits.max_model_len),
-                   "max_tokens"};
+    return Failure{
+        ErrorCode::kInvalidArgument,
+        fmt::format("the prompt has {} tokens and max_tokens is {}: {} together, but the model's context holds {}; "
+                    "shorten the prompt or lower max_tokens",
+                    prompt_len, max_new_tokens, total, limits.max_model_len),
+        "max_tokens"};
   const int64_t num_blocks = (total + kBlockTokens - 1) / kBlockTokens;
   if (num_blocks > limits.num_kv_blocks)
-    return Failure{ErrorCode::kInvalidArgument,
-                   fmt::format("{} tokens (prompt {}, max_tokens {}) need {} KV blocks, but the cluster has {} ({} tokens)", total,
-                               prompt_len, max_new_tokens, num_blocks, limits.num_kv_blocks, limits.num_kv_blocks * kBlockTokens),
-                   "max_tokens"};
+    return Failure{
+        ErrorCode::kInvalidArgument,
+        fmt::format("{} tokens (prompt {}, max_tokens {}) need {} KV blocks, but the cluster has {} ({} tokens)", total,
+                    prompt_len, max_new_tokens, num_blocks, limits.num_kv_blocks, limits.num_kv_blocks * kBlockTokens),
+        "max_tokens"};
   return std::nullopt;
 }
 
@@ -80,8 +82,8 @@ std::span<const int32_t> Scheduler::tokens_of(uint64_t id) const {
 
 CompletedStep Scheduler::complete(const parallel::StepResult& result) {
   if (in_flight_.empty() || result.epoch != limits_.epoch || result.step != in_flight_.front().step)
-    fail(ErrorCode::kCorrupt, "the world answered step {} of epoch {}, expected was step {} of epoch {}", result.step, result.epoch,
-         in_flight_.empty() ? 0 : in_flight_.front().step, limits_.epoch);
+    fail(ErrorCode::kCorrupt, "the world answered step {} of epoch {}, expected was step {} of epoch {}", result.step,
+         result.epoch, in_flight_.empty() ? 0 : in_flight_.front().step, limits_.epoch);
   const StepInFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
   CompletedStep completed;
@@ -91,7 +93,8 @@ CompletedStep Scheduler::complete(const parallel::StepResult& result) {
     if (has_sample) {
       if (next_sample >= result.sampled.size() || result.sampled[next_sample].sequence_id != chunk.id ||
           result.sampled[next_sample].position != chunk.end)
-        fail(ErrorCode::kCorrupt, "the answer to step {} lacks the token of sequence {} at position {}", step.step, chunk.id, chunk.end);
+        fail(ErrorCode::kCorrupt, "the answer to step {} lacks the token of sequence {} at position {}", step.step,
+             chunk.id, chunk.end);
       ++next_sample;
     }
     const auto entry = sequences_.find(chunk.id);
@@ -117,7 +120,8 @@ CompletedStep Scheduler::complete(const parallel::StepResult& result) {
     }
   }
   if (next_sample != result.sampled.size())
-    fail(ErrorCode::kCorrupt, "the answer to step {} has {} tokens, expected were {}", step.step, result.sampled.size(), next_sample);
+    fail(ErrorCode::kCorrupt, "the answer to step {} has {} tokens, expected were {}", step.step, result.sampled.size(),
+         next_sample);
   return completed;
 }
 
@@ -152,7 +156,8 @@ std::vector<uint64_t> Scheduler::requeue_all(const SchedulerLimits& limits) {
 }
 
 void Scheduler::preempt(SequenceState& sequence) {
-  // A rank runs steps in order, so blocks may be given away in the very step that ends their sequence, whatever is in flight before it.
+  // A rank runs steps in order, so blocks may be given away in the very step that ends their sequence, whatever is in
+  // flight before it.
   ends_.push_back(sequence.id);
   requeue(sequence);
   ++stats_.num_preemptions;
@@ -181,7 +186,8 @@ void Scheduler::publish_blocks(SequenceState& sequence) {
   const std::span<const int32_t> tokens(sequence.tokens);
   for (; (sequence.num_published + 1) * kBlockTokens <= sequence.num_computed; ++sequence.num_published) {
     const auto i = static_cast<size_t>(sequence.num_published);
-    sequence.content = pool_.publish(sequence.blocks[i], sequence.content, tokens.subspan(i * kBlockTokens, kBlockTokens));
+    sequence.content =
+        pool_.publish(sequence.blocks[i], sequence.content, tokens.subspan(i * kBlockTokens, kBlockTokens));
   }
 }
 

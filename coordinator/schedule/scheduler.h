@@ -1,6 +1,7 @@
-// The scheduler: decides which tokens of which sequences the next step computes, and in which KV blocks. Continuous batching, chunked
-// prefill, prefix cache, preemption by recomputation, several steps in flight. Pure: it sees no socket, clock or device; the engine calls
-// it, and a test can drive it with any world. No answer depends on what it decides (architecture.md section 3), only when it comes.
+// The scheduler: decides which tokens of which sequences the next step computes, and in which KV blocks. Continuous
+// batching, chunked prefill, prefix cache, preemption by recomputation, several steps in flight. Pure: it sees no
+// socket, clock or device; the engine calls it, and a test can drive it with any world. No answer depends on what it
+// decides (architecture.md section 3), only when it comes.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ namespace chorale::coordinator {
 struct SchedulerLimits {
   uint64_t epoch = 0;
   int64_t num_kv_blocks = 0;
-  int64_t max_model_len = 0;       // tokens
-  int max_num_seqs = 64;           // running at once
+  int64_t max_model_len = 0;         // tokens
+  int max_num_seqs = 64;             // running at once
   int max_num_batched_tokens = 512;  // a step; may be below max_num_seqs
   int num_stages = 1;
   int max_steps_in_flight = 2;
@@ -47,9 +48,9 @@ struct ScheduledStep {
 };
 
 struct CompletedStep {
-  std::vector<size_t> accepted;             // indices into StepResult::sampled: tokens that their sequences took
-  std::vector<uint64_t> finished_prompts;   // sequences with max_new_tokens 0 whose prompt is computed
-  int num_surplus = 0;                      // samples of sequences that had ended
+  std::vector<size_t> accepted;            // indices into StepResult::sampled: tokens that their sequences took
+  std::vector<uint64_t> finished_prompts;  // sequences with max_new_tokens 0 whose prompt is computed
+  int num_surplus = 0;                     // samples of sequences that had ended
 };
 
 struct SchedulerStats {
@@ -65,21 +66,23 @@ class Scheduler {
 
   /// Queues it. REQUIRES: a new id above all earlier ones, a prompt, no refusal.
   void add(NewSequence sequence);
-  /// Forgets it: its blocks are free at once, the world hears of it with the next step, tokens in flight become surplus. Unknown ids are
-  /// ignored.
+  /// Forgets it: its blocks are free at once, the world hears of it with the next step, tokens in flight become
+  /// surplus. Unknown ids are ignored.
   void remove(uint64_t id);
   /// A paused sequence is given no further tokens, and is the first to lose its blocks when others need them.
   void set_paused(uint64_t id, Pause pause);
 
-  /// The next step, or nullopt: nothing can be computed now, or max_steps_in_flight steps are in flight. Its deadline is the caller's to
-  /// set: times are not known here.
+  /// The next step, or nullopt: nothing can be computed now, or max_steps_in_flight steps are in flight. Its deadline
+  /// is the caller's to set: times are not known here.
   std::optional<ScheduledStep> schedule();
   /// A step without chunks: the world shows that it lives. Carries the ends. REQUIRES: num_steps_in_flight() == 0.
   parallel::StepPlan probe();
-  /// Takes the answer of the oldest step in flight. Throws Error{kCorrupt} when it answers another step or other sequences.
+  /// Takes the answer of the oldest step in flight. Throws Error{kCorrupt} when it answers another step or other
+  /// sequences.
   CompletedStep complete(const parallel::StepResult& result);
-  /// Every sequence is back in the queue with the tokens it has, nothing is in flight and no block is known: a new world starts empty.
-  /// A lost world is only a preemption of all. Sequences that cannot fit the new limits are removed and returned.
+  /// Every sequence is back in the queue with the tokens it has, nothing is in flight and no block is known: a new
+  /// world starts empty. A lost world is only a preemption of all. Sequences that cannot fit the new limits are removed
+  /// and returned.
   std::vector<uint64_t> requeue_all(const SchedulerLimits& limits);
 
   int num_running() const { return static_cast<int>(running_.size()); }
@@ -106,7 +109,10 @@ class Scheduler {
     uint64_t step;
     std::vector<ChunkInFlight> chunks;
   };
-  enum class InFlight : uint8_t { kLeaveAlone, kChain };  // may a decode row follow one that a very recent step still computes?
+  enum class InFlight : uint8_t {
+    kLeaveAlone,
+    kChain
+  };             // may a decode row follow one that a very recent step still computes?
   struct Draft;  // the step being formed
 
   // plan_step.cc: forming a step.

@@ -1,5 +1,5 @@
-// One sequence as the scheduler sees it: how far it is planned and computed, which blocks it holds, what is in flight. Texts, stop
-// conditions and sinks live with the job (coordinator/jobs); this knows token ids only.
+// One sequence as the scheduler sees it: how far it is planned and computed, which blocks it holds, what is in flight.
+// Texts, stop conditions and sinks live with the job (coordinator/jobs); this knows token ids only.
 #pragma once
 
 #include <cstdint>
@@ -49,25 +49,24 @@ struct SequenceState {
 
   Place place = Place::kWaiting;
   Pause pause = Pause::kNo;
-  bool was_admitted = false;        // ever
-  bool prompt_computed = false;     // ever, by a completed step
-  uint32_t incarnation = 0;         // grows when the world forgets the sequence: older chunks in flight say nothing about its blocks
+  bool was_admitted = false;     // ever
+  bool prompt_computed = false;  // ever, by a completed step
+  uint32_t incarnation =
+      0;  // grows when the world forgets the sequence: older chunks in flight say nothing about its blocks
   int32_t num_planned = 0;
   int32_t num_computed = 0;
-  int32_t num_pending_samples = 0;  // of all incarnations
-  int32_t num_chunks_in_flight = 0; // of all incarnations
-  uint64_t last_step = 0;           // that had a chunk of it
+  int32_t num_pending_samples = 0;   // of all incarnations
+  int32_t num_chunks_in_flight = 0;  // of all incarnations
+  uint64_t last_step = 0;            // that had a chunk of it
   uint64_t last_sample_step = 0;
-  std::vector<int32_t> blocks;      // block table
-  int64_t num_published = 0;        // leading blocks known to the prefix cache
-  ContentId content = kRootContent; // of the last published block
+  std::vector<int32_t> blocks;       // block table
+  int64_t num_published = 0;         // leading blocks known to the prefix cache
+  ContentId content = kRootContent;  // of the last published block
 
   int32_t known_len() const { return static_cast<int32_t>(tokens.size()); }
   int32_t virtual_len() const { return known_len() + num_pending_samples; }
   /// All tokens it may have are sampled or in flight: it only waits for results.
-  bool is_fully_planned() const {
-    return max_len > prompt_len ? virtual_len() >= max_len : num_planned >= prompt_len;
-  }
+  bool is_fully_planned() const { return max_len > prompt_len ? virtual_len() >= max_len : num_planned >= prompt_len; }
   /// Tokens that the next step may compute.
   int32_t num_ready() const {
     if (is_fully_planned()) return 0;

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHORALE = Path(os.environ.get("CHORALE_BIN", ROOT / "build/release/chorale"))
 SHARED = Path(os.environ.get("CHORALE_SHARED", ROOT.parent / "shared"))
 CACHE = Path(os.environ.get("CHORALE_CACHE", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chorale"))
-DEFAULT_MODEL = Path(os.environ.get("CHORALE_TEST_MODEL", CACHE / "models/SmolLM2-135M-Instruct.Q4_1.gguf"))
+DEFAULT_MODEL = Path(os.environ.get("CHORALE_DEFAULT_MODEL", CACHE / "models/SmolLM2-135M-Instruct.Q4_1.gguf"))
 MPI_ENV = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 START_TIMEOUT_S = 120
 

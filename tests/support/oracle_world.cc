@@ -53,8 +53,8 @@ void OracleWorld::run_chunk(uint64_t step, const parallel::SequenceChunk& chunk,
   sequence.blocks.insert(sequence.blocks.end(), chunk.new_blocks.begin(), chunk.new_blocks.end());
   if (is_first) sequence.context_len = chunk.first_position;  // the prefix cache holds what is before
   if (chunk.first_position != sequence.context_len)
-    fail(ErrorCode::kInvalidArgument, "sequence {} goes on at {} instead of {}", chunk.sequence_id, chunk.first_position,
-         sequence.context_len);
+    fail(ErrorCode::kInvalidArgument, "sequence {} goes on at {} instead of {}", chunk.sequence_id,
+         chunk.first_position, sequence.context_len);
   const auto slot = [&](int32_t position) -> uint64_t& {
     return slots_.at(static_cast<size_t>(sequence.blocks.at(static_cast<size_t>(position / 16))) * 16 +
                      static_cast<size_t>(position % 16));
@@ -65,13 +65,15 @@ void OracleWorld::run_chunk(uint64_t step, const parallel::SequenceChunk& chunk,
     if (!chunk.tokens.empty()) {
       token = chunk.tokens.at(static_cast<size_t>(i));
     } else if (chunk.from_step != sequence.sampled_by) {
-      fail(ErrorCode::kInvalidArgument, "step {} did not sample last for sequence {}", chunk.from_step, chunk.sequence_id);
+      fail(ErrorCode::kInvalidArgument, "step {} did not sample last for sequence {}", chunk.from_step,
+           chunk.sequence_id);
     }
     slot(position) = mix(position == 0 ? 0 : slot(position - 1), static_cast<uint64_t>(token));
   }
   sequence.context_len += chunk.num_tokens;
   if (chunk.prompt_logprobs == parallel::PromptLogprobs::kYes) {
-    for (int32_t p = chunk.first_position + 1; p <= sequence.context_len && p < static_cast<int32_t>(sequence.history.size()); ++p)
+    for (int32_t p = chunk.first_position + 1;
+         p <= sequence.context_len && p < static_cast<int32_t>(sequence.history.size()); ++p)
       result.prompt_logprobs.push_back({chunk.sequence_id, p, {sequence.history[static_cast<size_t>(p)], -1.0F}, {}});
   }
   if (chunk.sample == parallel::Sample::kNo) return;

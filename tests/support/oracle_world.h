@@ -1,6 +1,6 @@
-// A world made of arithmetic: it executes step plans as workers would, with a KV cache of hashes, and its next token is a hash of all the
-// keys it reads. A plan that names a wrong block, token, position or order gives other tokens than `oracle_token`, so tests of the scheduler
-// and the engine compare answers with ==. No threads.
+// A world made of arithmetic: it executes step plans as workers would, with a KV cache of hashes, and its next token is
+// a hash of all the keys it reads. A plan that names a wrong block, token, position or order gives other tokens than
+// `oracle_token`, so tests of the scheduler and the engine compare answers with ==. No threads.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// A World for tests of the engine: answers with the oracle's tokens at once, or only when the test says so; can be lost, can lie.
+// A World for tests of the engine: answers with the oracle's tokens at once, or only when the test says so; can be
+// lost, can lie.
 #pragma once
 
 #include <condition_variable>

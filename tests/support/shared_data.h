@@ -18,7 +18,7 @@ std::optional<std::filesystem::path> shared_folder();
 }  // namespace chorale::test
 
 /// Declares `name` as a path below the shared folder, or skips the test.
-#define SHARED_OR_SKIP(name, relative)                                                             \
+#define SHARED_OR_SKIP(name, relative)                                                                               \
   if (!::chorale::test::shared_folder() || !std::filesystem::exists(*::chorale::test::shared_folder() / (relative))) \
-    GTEST_SKIP() << "no shared data: " << (relative) << " (set CHORALE_SHARED)";                     \
+    GTEST_SKIP() << "no shared data: " << (relative) << " (set CHORALE_SHARED)";                                     \
   const std::filesystem::path name = *::chorale::test::shared_folder() / (relative)

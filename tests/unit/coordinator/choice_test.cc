@@ -10,7 +10,8 @@ constexpr int32_t kEos = 999;
 /// Token i spells pieces[i]; an incomplete character comes out as "?" at the end.
 class SpelledText : public TextStream {
  public:
-  explicit SpelledText(std::vector<std::string> pieces, std::string rest = "") : pieces_(std::move(pieces)), rest_(std::move(rest)) {}
+  explicit SpelledText(std::vector<std::string> pieces, std::string rest = "")
+      : pieces_(std::move(pieces)), rest_(std::move(rest)) {}
   std::string push(int32_t id) override { return id == kEos ? "" : pieces_.at(static_cast<size_t>(id)); }
   std::string finish() override { return rest_; }
 
@@ -27,7 +28,8 @@ struct Answer {
   std::vector<std::string> parts;
 };
 
-Answer answer(const JobRequest& request, const std::vector<std::string>& pieces, std::vector<int32_t> ids = {}, std::string rest = "") {
+Answer answer(const JobRequest& request, const std::vector<std::string>& pieces, std::vector<int32_t> ids = {},
+              std::string rest = "") {
   const std::vector<int32_t> eos = {kEos};
   Choice choice(request, 0, eos, std::make_unique<SpelledText>(pieces, std::move(rest)));
   if (ids.empty())
@@ -80,7 +82,9 @@ TEST(Choice, GivesHeldTextBackWhenItEndsOtherwise) {
 }
 
 TEST(Choice, AnswersAlikeHoweverTheTextIsCut) {
-  const std::string text = "aababcabcab\xc3\xa9" "abd, the end";
+  const std::string text =
+      "aababcabcab\xc3\xa9"
+      "abd, the end";
   const JobRequest request = request_with({"abcabd", "bcab\xc3\xa9", "the e"});
   std::vector<std::string> whole = {text};
   const Answer expected = answer(request, whole);

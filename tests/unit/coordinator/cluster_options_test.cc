@@ -1,7 +1,7 @@
 #include "coordinator/commands/cluster_options.h"
 
-#include <cxxopts.hpp>
 #include <gtest/gtest.h>
+#include <cxxopts.hpp>
 
 #include "comm/base/error.h"
 
@@ -26,10 +26,35 @@ std::string refusal_of(std::vector<const char*> arguments) {
 }
 
 TEST(ClusterOptions, ReadsVllmsSpellingsAndShortOnes) {
-  const ClusterOptions a = read({"--model", "m", "--tensor-parallel-size", "2", "--pp", "3", "--dtype", "bfloat16", "--max-num-seqs",
-                                 "8", "--max-num-batched-tokens", "2000", "--kv-cache-memory-bytes", "1G", "--num-kv-blocks", "77",
-                                 "--scheduling-policy", "priority", "--no-enable-prefix-caching", "--seed", "18446744073709551615",
-                                 "--stages", "10,12,8", "--shares", "2,1.5", "--isa", "avx2", "--served-model-name", "a"});
+  const ClusterOptions a = read({"--model",
+                                 "m",
+                                 "--tensor-parallel-size",
+                                 "2",
+                                 "--pp",
+                                 "3",
+                                 "--dtype",
+                                 "bfloat16",
+                                 "--max-num-seqs",
+                                 "8",
+                                 "--max-num-batched-tokens",
+                                 "2000",
+                                 "--kv-cache-memory-bytes",
+                                 "1G",
+                                 "--num-kv-blocks",
+                                 "77",
+                                 "--scheduling-policy",
+                                 "priority",
+                                 "--no-enable-prefix-caching",
+                                 "--seed",
+                                 "18446744073709551615",
+                                 "--stages",
+                                 "10,12,8",
+                                 "--shares",
+                                 "2,1.5",
+                                 "--isa",
+                                 "avx2",
+                                 "--served-model-name",
+                                 "a"});
   EXPECT_EQ(a.request.model_path, "m");
   EXPECT_EQ(a.request.layout.tp, 2);
   EXPECT_EQ(a.request.layout.pp, 3);
@@ -78,7 +103,8 @@ TEST(ClusterOptions, RefusesByNameWithWhatWasExpected) {
       {{"--model", "m", "--control-port", "65536"}, "0 to 65535"},
       {{"--model", "m", "--enable-prefix-caching", "--no-enable-prefix-caching"}, "contradict"},
   };
-  for (const auto& c : cases) EXPECT_NE(refusal_of(c.arguments).find(c.says), std::string::npos) << c.says << ": " << refusal_of(c.arguments);
+  for (const auto& c : cases)
+    EXPECT_NE(refusal_of(c.arguments).find(c.says), std::string::npos) << c.says << ": " << refusal_of(c.arguments);
 }
 
 }  // namespace

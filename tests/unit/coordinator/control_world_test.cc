@@ -68,7 +68,8 @@ class FakeWorker {
           oracle.emplace(parallel::ClusterPlan::decode(message->payload).num_kv_blocks);
           link->send(MessageType::kReady, parallel::WorkerReady{}.encode());
         }
-        if (message->type == MessageType::kStepPlan) answer(*link, *oracle, parallel::StepPlan::decode(message->payload));
+        if (message->type == MessageType::kStepPlan)
+          answer(*link, *oracle, parallel::StepPlan::decode(message->payload));
       }
     } catch (const Error&) {
       // The coordinator left: so does the worker.
@@ -115,8 +116,8 @@ class Tokens : public JobSink {
   bool ended_ = false;
 };
 
-std::string failure_of(std::unique_ptr<ControlServer> server, const ClusterRequest& request, Deadline deadline, const GaveUp& gave_up,
-                       ErrorCode code) {
+std::string failure_of(std::unique_ptr<ControlServer> server, const ClusterRequest& request, Deadline deadline,
+                       const GaveUp& gave_up, ErrorCode code) {
   try {
     ControlWorld::establish(std::move(server), request, test::toy_config(), deadline, gave_up);
   } catch (const Error& error) {
@@ -131,7 +132,8 @@ TEST(ControlWorld, CarriesJobsToWorkersAndBack) {
   const auto hellos = test::toy_hellos(2, 2);
   FakeWorker first(server->port(), 0, hellos[0]);
   FakeWorker last(server->port(), 1, hellos[1]);
-  auto world = ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s), nobody_gave_up);
+  auto world = ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s),
+                                       nobody_gave_up);
   EXPECT_EQ(world->plan().layout.pp, 2);
   Engine engine({}, nullptr, std::move(world));
   std::vector<std::pair<JobRequest, std::shared_ptr<Tokens>>> jobs;
@@ -164,7 +166,8 @@ TEST(ControlWorld, AWorkersFaultEndsJobsWithItsWords) {
   FakeWorker last(server->port(), 1, hellos[1]);
   last.fail_at(5);
   Engine engine({}, nullptr,
-                ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s), nobody_gave_up));
+                ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s),
+                                        nobody_gave_up));
   JobRequest request;
   request.prompt_ids = {1, 2, 3};
   request.max_tokens = 200;
@@ -173,7 +176,8 @@ TEST(ControlWorld, AWorkersFaultEndsJobsWithItsWords) {
   ASSERT_TRUE(sink->wait());
   ASSERT_TRUE(sink->failure);
   EXPECT_EQ(sink->failure->code, ErrorCode::kPeerLost);
-  EXPECT_NE(sink->failure->message.find("rank 1 is lost: disk of node1 melted"), std::string::npos) << sink->failure->message;
+  EXPECT_NE(sink->failure->message.find("rank 1 is lost: disk of node1 melted"), std::string::npos)
+      << sink->failure->message;
 }
 
 TEST(ControlWorld, NamesTheRanksThatDidNotJoin) {
@@ -185,8 +189,9 @@ TEST(ControlWorld, NamesTheRanksThatDidNotJoin) {
 }
 
 TEST(ControlWorld, StopsWaitingWhenNobodyWillCome) {
-  const std::string message = failure_of(make_server(), two_stages(), Deadline::after(20s),
-                                         [] { return std::optional<std::string>("mpirun ended with code 7"); }, ErrorCode::kPeerLost);
+  const std::string message = failure_of(
+      make_server(), two_stages(), Deadline::after(20s),
+      [] { return std::optional<std::string>("mpirun ended with code 7"); }, ErrorCode::kPeerLost);
   EXPECT_NE(message.find("mpirun ended with code 7"), std::string::npos);
 }
 

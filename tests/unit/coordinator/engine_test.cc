@@ -314,7 +314,8 @@ TEST_F(EngineTest, PromptLogprobsComeBeforeTheFirstTokenAndOnlyThemForMaxTokensZ
   ASSERT_EQ(reader->prompt_logprobs.size(), 299U);
   for (int i = 0; i < 299; ++i) {
     EXPECT_EQ(reader->prompt_logprobs[static_cast<size_t>(i)].position, i + 1);
-    EXPECT_EQ(reader->prompt_logprobs[static_cast<size_t>(i)].token.token_id, request.prompt_ids[static_cast<size_t>(i) + 1]);
+    EXPECT_EQ(reader->prompt_logprobs[static_cast<size_t>(i)].token.token_id,
+              request.prompt_ids[static_cast<size_t>(i) + 1]);
   }
   EXPECT_EQ(reader->num_tokens, 0);
   request.max_tokens = 5;

@@ -91,7 +91,8 @@ TEST(MakeClusterPlan, RefusesWithBothNumbers) {
       {"--threads 5000", [](auto& request, auto&) { request.threads = 5000; }},
       {"--max-model-len 64 fits", [](auto& request, auto&) { request.num_kv_blocks = 4; }},
       {"expected at least 512", [](auto& request, auto&) { request.num_kv_blocks = 511; }},
-      {"no room for a single block", [](auto& request, auto&) { request.kv_cache_memory_bytes = 1000; }, ErrorCode::kResourceExhausted},
+      {"no room for a single block", [](auto& request, auto&) { request.kv_cache_memory_bytes = 1000; },
+       ErrorCode::kResourceExhausted},
       {"the strongest that all ranks have for bf16 is avx2",
        [](auto& request, auto& hellos) {
          hellos[0].best_isa_bf16 = Isa::kAvx2;
@@ -109,8 +110,14 @@ TEST(MakeClusterPlan, RefusesWithBothNumbers) {
        },
        ErrorCode::kResourceExhausted},
       {"30", [](auto& request, auto&) { request.layout.stages = {29}; }},
-      {"names 2 stages, pp is 1", [](auto& request, auto&) { request.layout.stages = {29, 2}; }},
-      {"shares", [](auto& request, auto&) { request.layout.shares = {1, 2, 3}; }},
+      {"names 2 stages, pp is 1",
+       [](auto& request, auto&) {
+         request.layout.stages = {29, 2};
+       }},
+      {"shares",
+       [](auto& request, auto&) {
+         request.layout.shares = {1, 2, 3};
+       }},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.says);

@@ -9,7 +9,8 @@
 namespace chorale::coordinator {
 namespace {
 
-/// Random arrivals, stops, cancels, pauses and lost worlds under random limits: nobody's answer may depend on any of it.
+/// Random arrivals, stops, cancels, pauses and lost worlds under random limits: nobody's answer may depend on any of
+/// it.
 class RandomLife {
  public:
   explicit RandomLife(uint32_t seed) : random_(seed), bench_(random_limits()) {}
@@ -59,7 +60,8 @@ class RandomLife {
     const uint64_t leader = next_id_;
     for (int choice = 0; choice < num_choices; ++choice) {
       Work work = make_work(next_id_++, prompt_len, max_new, family * 300);
-      for (int i = prompt_len - own_tail; i < prompt_len; ++i) work.sequence.prompt[static_cast<size_t>(i)] = pick(0, 999);
+      for (int i = prompt_len - own_tail; i < prompt_len; ++i)
+        work.sequence.prompt[static_cast<size_t>(i)] = pick(0, 999);
       if (choice > 0) {
         work.sequence.prompt = bench_.works[leader].sequence.prompt;
         work.sequence.leader = leader;
@@ -74,7 +76,8 @@ class RandomLife {
     return 1;
   }
   bool is_alive(uint64_t id) const {
-    return bench_.works.count(id) > 0 && std::ranges::find(bench_.finished, id) == bench_.finished.end() && cancelled_.count(id) == 0;
+    return bench_.works.count(id) > 0 && std::ranges::find(bench_.finished, id) == bench_.finished.end() &&
+           cancelled_.count(id) == 0;
   }
   void cancel_one() {
     const auto id = static_cast<uint64_t>(pick(1, static_cast<int>(next_id_)));

@@ -49,7 +49,8 @@ inline parallel::ModelConfig toy_config() {
 }
 
 /// Hellos of `num_ranks` equal ranks, `ranks_on_host` on each host.
-inline std::vector<parallel::WorkerHello> toy_hellos(int num_ranks, int ranks_on_host, uint64_t free_memory_bytes = 8ULL << 30) {
+inline std::vector<parallel::WorkerHello> toy_hellos(int num_ranks, int ranks_on_host,
+                                                     uint64_t free_memory_bytes = 8ULL << 30) {
   std::vector<parallel::WorkerHello> hellos;
   for (int rank = 0; rank < num_ranks; ++rank) {
     parallel::WorkerHello hello;

@@ -111,7 +111,8 @@ TEST(Layout, RefusesWhatCannotBeCut) {
   EXPECT_EQ(error_of(config, {.tp = 1, .pp = 2, .stages = {10, 12}}),
             "--stages: 10,12 add up to 22 layers, the model has 30");
   EXPECT_EQ(error_of(config, {.tp = 1, .pp = 2, .stages = {30}}), "--stages names 1 stages, pp is 2");
-  EXPECT_EQ(error_of(config, {.tp = 1, .pp = 2, .stages = {30, 0}}), "--stages: every stage needs at least one layer, got 0");
+  EXPECT_EQ(error_of(config, {.tp = 1, .pp = 2, .stages = {30, 0}}),
+            "--stages: every stage needs at least one layer, got 0");
   EXPECT_EQ(error_of(config, {.tp = 2, .pp = 1, .stages = {}, .shares = {1}}), "--shares names 1 ranks, tp is 2");
   EXPECT_EQ(error_of(config, {.tp = 2, .pp = 1, .stages = {}, .shares = {1, -1}}),
             "--shares: -1 is not a positive number up to 1e6");

@@ -21,7 +21,8 @@ StepPlan sample_plan() {
   start.sampling.logit_bias = {{5, -1.5f}};
   start.sampling.banned_until_min = {2};
   plan.starts.push_back(start);
-  plan.chunks.push_back({.sequence_id = 7, .first_position = 0, .num_tokens = 3, .tokens = {1, 2, 3}, .new_blocks = {11}});
+  plan.chunks.push_back(
+      {.sequence_id = 7, .first_position = 0, .num_tokens = 3, .tokens = {1, 2, 3}, .new_blocks = {11}});
   SequenceChunk decode;
   decode.sequence_id = 5;
   decode.first_position = 20;
