@@ -9,6 +9,7 @@
 
 #include "comm/base/error.h"
 #include "coordinator/api/tokenizer_text.h"
+#include "parallel/checkpoint/gguf.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -21,12 +22,19 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
+/// GGUF files without a vocabulary say so, or say nothing.
+bool has_tokenizer(const std::string& model_path) {
+  if (fs::is_directory(model_path)) return fs::exists(fs::path(model_path) / "tokenizer.json");
+  const parallel::GgufFile file = parallel::GgufFile::open(model_path);
+  const std::string* model = file.get_string("tokenizer.ggml.model");
+  return model != nullptr && *model != "no_vocab" && *model != "none";
+}
+
 }  // namespace
 
 ModelServices load_model_services(const std::string& model_path, const std::string& chat_template_file) {
   ModelServices services;
-  const bool has_tokenizer = !fs::is_directory(model_path) || fs::exists(fs::path(model_path) / "tokenizer.json");
-  if (!has_tokenizer) return services;  // prompts of ids only
+  if (!has_tokenizer(model_path)) return services;  // prompts of ids only
   services.tokenizer = Tokenizer::from_path(model_path);
   std::optional<std::string> source = services.tokenizer->chat_template();
   if (!chat_template_file.empty()) source = read_file(chat_template_file);

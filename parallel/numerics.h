@@ -12,8 +12,10 @@
 
 namespace chorale::parallel {
 
-/// Instruction sets a CPU kernel may use, weakest first. For float32 all give the same bits (one chain per output, FMA
-/// everywhere); kAvx512Bf16 multiplies bf16 pairs with vdpbf16ps, which rounds differently and is a class of its own.
+/// Instruction sets a CPU kernel may use, weakest first. All give the same bits: one chain per output, fused
+/// multiply-adds everywhere, and vdpbf16ps (kAvx512Bf16) equals two of them with denormals flushed, which every compute
+/// thread does (worker/thread_pool.h). Still part of the class, because that equality was measured on one CPU family
+/// only (docs/results/cpu-kernels.md).
 enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16 };
 std::string_view to_string(Isa isa);
 /// Throws Error{kInvalidArgument} that lists the valid names.
