@@ -31,6 +31,7 @@ namespace chorale::coordinator {
 namespace {
 
 constexpr std::chrono::milliseconds kLookAtHealth{250};
+constexpr std::chrono::seconds kLastAnswers{2};  // that readers have to take the errors of a lost world
 
 struct ServeOptions {
   ClusterOptions cluster;
@@ -66,6 +67,7 @@ int serve_world(const ServeOptions& options, SignalWaiter& signals, std::unique_
     const Result<std::string> health = engine->health();
     if (!health && health.failure().code == ErrorCode::kPeerLost) {
       log_error("{}; its jobs ended with this error", health.failure().message);
+      server.drain(Deadline::after(kLastAnswers));
       server.stop();
       return kExitWorldLost;
     }
