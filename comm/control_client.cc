@@ -15,6 +15,8 @@
 namespace chorale::comm {
 namespace {
 
+constexpr std::chrono::seconds kLeaveAfterStop{5};  // a worker between steps needs milliseconds
+
 using Clock = Deadline::Clock;
 using ReadResult = ControlConnection::ReadResult;
 
@@ -103,6 +105,7 @@ class ControlClient::Impl {
         if ((events[i].events & EPOLLOUT) != 0) connection_->flush();
         open = read_all();
       }
+      leave_if_overdue();
       if (open && Clock::now() >= next_beat) {
         open = beat();
         next_beat = Clock::now() + timing.heartbeat;
@@ -139,7 +142,7 @@ class ControlClient::Impl {
     if (frame.type == MessageType::kHeartbeat) return;
     if (frame.type < MessageType::kHello)
       fail(ErrorCode::kCorrupt, "frame '{}' is out of place", to_string(frame.type));
-    if (frame.type == MessageType::kStop) told_to_stop_ = true;
+    if (frame.type == MessageType::kStop && !must_leave_by_) must_leave_by_ = Deadline::after(kLeaveAfterStop);
     if (!queue_.push({frame.type, std::move(frame.payload)}))
       fail(ErrorCode::kResourceExhausted, "more than {} bytes of messages were not received", options_.max_queue_bytes);
   }
@@ -155,8 +158,20 @@ class ControlClient::Impl {
   }
 
   void lose() {
+    if (!must_leave_by_) {
+      if (options_.on_lost) options_.on_lost(connection_->reason());
+      queue_.close();
+      return;
+    }
     queue_.close();
-    if (!told_to_stop_ && options_.on_lost) options_.on_lost(connection_->reason());
+    while (!stopping_.load() && !must_leave_by_->expired()) wait_for(wake_up_.fd(), POLLIN, *must_leave_by_);
+    leave_if_overdue();
+  }
+
+  /// A stop is read between steps only; a step whose peers are gone does not end.
+  void leave_if_overdue() {
+    if (must_leave_by_ && must_leave_by_->expired() && !stopping_.load() && options_.on_lost)
+      options_.on_lost("told to stop, but a step did not end");
   }
 
   const ControlClientOptions options_;
@@ -170,7 +185,7 @@ class ControlClient::Impl {
 
   // Thread: the link's only.
   Clock::time_point last_heard_;
-  bool told_to_stop_ = false;
+  std::optional<Deadline> must_leave_by_;  // after a stop message
 };
 
 ControlClient::ControlClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -93,7 +93,8 @@ struct ControlClientOptions {
   LinkTiming timing;
   size_t max_outbox_bytes = size_t{256} << 20;
   size_t max_queue_bytes = size_t{256} << 20;
-  /// Called once on the link's thread when the link is lost without a stop message before: the worker process leaves.
+  /// Called on the link's thread when the link is lost without a stop message before, or when five seconds after one
+  /// this client still lives (its owner hangs in a step whose peers are gone): the worker process leaves.
   std::function<void(const std::string& reason)> on_lost;
 };
 

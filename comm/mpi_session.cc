@@ -91,7 +91,7 @@ MpiSession::MpiSession(const Options& options, bool uses_mpi)
 MpiSession::~MpiSession() {
   if (!uses_mpi_) return;
   if (std::uncaught_exceptions() > exceptions_at_start_) {
-    log_warn("rank {} leaves without MPI_Finalize", map_.rank);
+    log_debug("rank {} leaves without MPI_Finalize", map_.rank);
     return;
   }
   const Watchdog watchdog("MPI's end", Deadline::after(options_.deadline));

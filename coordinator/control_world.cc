@@ -23,10 +23,10 @@ std::string text_of(const Bytes& payload) {
   return std::string(reinterpret_cast<const char*>(payload.data()), payload.size());
 }
 
-/// Why a rank is no longer there: its own word where it had one.
+/// Why a rank of a world that was not ready yet is no longer there: its own word where it had one.
 [[noreturn]] void fail_lost(const LinkEvent& event) {
   const std::string reason = event.kind == LinkEvent::Kind::kMessage ? text_of(event.payload) : event.reason;
-  fail(ErrorCode::kPeerLost, "rank {}: {}", event.rank, reason);
+  fail(ErrorCode::kSystem, "rank {}: {}", event.rank, reason);
 }
 
 bool is_loss(const LinkEvent& event) {
@@ -81,8 +81,8 @@ void ControlWorld::await_hellos(std::vector<WorkerHello>& hellos, Deadline deadl
   for (size_t num_joined = 0; num_joined < hellos.size();) {
     const std::optional<LinkEvent> event = next_event(
         std::min(deadline, Deadline::after(kAskWhetherGivenUp), [](auto a, auto b) { return a.when() < b.when(); }));
+    if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kSystem, "{}", *why);
     if (!event) {
-      if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kPeerLost, "{}", *why);
       if (!deadline.expired()) continue;
       std::vector<size_t> missing;
       for (size_t rank = 0; rank < joined.size(); ++rank)
@@ -111,8 +111,8 @@ void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const Gav
   std::vector<bool> is_ready(hellos.size(), false);
   for (size_t num_ready = 0; num_ready < hellos.size();) {
     const std::optional<LinkEvent> event = next_event(Deadline::after(kAskWhetherGivenUp));
+    if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kSystem, "{}", *why);
     if (!event) {
-      if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kPeerLost, "{}", *why);
       if (deadline.expired())
         fail(ErrorCode::kDeadlineExceeded, "{} of {} ranks loaded their weights in {} minutes", num_ready,
              hellos.size(), kLoadDeadline.count());
@@ -169,7 +169,8 @@ void ControlWorld::wake() {
 }
 
 void ControlWorld::stop(Deadline deadline) {
-  if (!lost_) server_->broadcast(MessageType::kStop, {});
+  if (lost_) return;  // some may be frozen; the others leave when their links close
+  server_->broadcast(MessageType::kStop, {});
   lost_ = true;
   while (server_->num_connected() > 0 && !deadline.expired()) next_event(deadline);  // each leaves with an event
 }

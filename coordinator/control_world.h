@@ -12,14 +12,12 @@
 #include <vector>
 
 #include "comm/control_link.h"
+#include "coordinator/hosted_world.h"
 #include "coordinator/world.h"
 
 namespace chorale::coordinator {
 
 struct ClusterRequest;
-
-/// Says why no worker will come any more, or nothing while they may. Asked a few times a second.
-using GaveUp = std::function<std::optional<std::string>()>;
 
 class ControlWorld : public World {
  public:

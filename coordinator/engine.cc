@@ -135,13 +135,16 @@ void Engine::Impl::drain(Deadline deadline) {
 }
 
 Result<std::string> Engine::Impl::health() const {
-  const auto [lost, is_draining, answer] =
-      board_.with([](const EngineFacts& facts) { return std::tuple(facts.lost, facts.is_draining, facts.answer); });
+  const auto [lost, is_draining, answer, allowed_until] = board_.with([](const EngineFacts& facts) {
+    return std::tuple(facts.lost, facts.is_draining, facts.answer, facts.allowed_until);
+  });
   if (lost) return Failure{ErrorCode::kPeerLost, *lost, ""};
   if (is_draining) return Failure{ErrorCode::kUnsupported, "draining: running jobs finish, new ones are refused", ""};
   if (!answer) return Failure{ErrorCode::kDeadlineExceeded, "the workers have not answered their first step yet", ""};
   const double age = seconds(Clock::now() - *answer);
-  if (age > seconds(options_.health_window))
+  // A long step (a large prefill on a slow core) is healthy until its own deadline; a dead rank is seen by its
+  // heartbeat.
+  if (age > seconds(options_.health_window) && Clock::now() > allowed_until)
     return Failure{ErrorCode::kDeadlineExceeded, fmt::format("no step was answered for {:.1f} s", age), ""};
   return fmt::format("the workers answered {:.1f} s ago", age);
 }
@@ -160,7 +163,7 @@ void Engine::Impl::run() {
       board_.with([&](EngineFacts& facts) { facts.stats.coordinator_seconds += worked; });
       take_events(events);
       woke = Clock::now();
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       // What the world sent makes no sense, or sending failed: it can not be trusted with jobs any more.
       events.clear();
       core_.lose_world(error.what());
@@ -183,10 +186,15 @@ void Engine::Impl::take_events(std::vector<WorldEvent>& events) {
 bool Engine::Impl::take_commands() {
   {
     std::lock_guard lock(mutex_);
-    taken_.swap(commands_);
+    std::ranges::move(commands_, std::back_inserter(taken_));
+    commands_.clear();
   }
-  for (Command& command : taken_) execute(command);
-  taken_.clear();
+  // Each leaves the list before it runs: one that throws is not run again.
+  while (!taken_.empty()) {
+    Command command = std::move(taken_.front());
+    taken_.erase(taken_.begin());
+    execute(command);
+  }
   return !is_stopping_;
 }
 

@@ -20,10 +20,8 @@
 namespace chorale::coordinator {
 namespace {
 
-constexpr std::chrono::seconds kAddressDeadline{60};
+constexpr std::chrono::minutes kAddressDeadline{10};  // rank 0 may still read its jobs from a pipe
 constexpr std::chrono::seconds kJoinDeadline{120};
-
-std::optional<std::string> nobody_gave_up() { return std::nullopt; }
 
 /// What rank 0 tells the others over MPI, before any of them has a link.
 struct Rendezvous {
@@ -54,11 +52,11 @@ WorkerStart worker_start(const Rendezvous& rendezvous, const ClusterRequest& req
 
 /// Rank 0: the coordinator on a thread of its own, this rank's worker on the main thread.
 int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
-                  const Coordinate& coordinate) {
+                  const Coordinate& coordinate, const GaveUp& gave_up) {
   const parallel::ModelConfig config = check_request(request);  // before the others are told anything
   comm::ControlServerOptions options;
   options.host = session.map().num_hosts() > 1 ? "0.0.0.0" : "127.0.0.1";
-  options.secret = fresh_secret();
+  options.secret = comm::random_secret();
   options.epoch = 1;
   options.num_ranks = session.size();
   if (!request.control_host.empty()) options.host = request.control_host;
@@ -66,7 +64,7 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
   auto server = std::make_unique<comm::ControlServer>(options);
 
   Rendezvous rendezvous{options.host, server->port(), options.epoch, options.secret};
-  if (options.host == "0.0.0.0") rendezvous.host = address_for_others();
+  if (options.host == "0.0.0.0" || options.host == "::") rendezvous.host = address_for_others();
   session.broadcast_text(rendezvous.encode(), Deadline::after(kAddressDeadline));
 
   int exit_code = 0;
@@ -74,7 +72,7 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
   std::thread coordinator([&] {
     try {
       exit_code = coordinate(
-          ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), nobody_gave_up));
+          ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), gave_up));
     } catch (...) {
       failure = std::current_exception();  // the world's owner is gone, and with it the workers' links: they leave
     }
@@ -87,21 +85,23 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
     worker_failure = std::current_exception();
   }
   coordinator.join();
+  if (worker_failure) std::rethrow_exception(worker_failure);  // the cause; the coordinator heard of it
   if (failure) std::rethrow_exception(failure);
-  if (worker_failure) std::rethrow_exception(worker_failure);
   return exit_code != 0 ? exit_code : worker_code;
 }
 
 }  // namespace
 
+std::optional<std::string> nobody_gave_up() { return std::nullopt; }
+
 int run_hosted(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
-               const Coordinate& coordinate) {
+               const Coordinate& coordinate, const GaveUp& gave_up) {
   const int num_ranks = request.layout.tp * request.layout.pp;
   if (session.size() != num_ranks && session.rank() != 0) return kExitUsage;  // rank 0 says why
   if (session.size() != num_ranks)
     fail(ErrorCode::kInvalidArgument, "the world has {} rank{}, but tp={} x pp={} needs {}: start it with mpirun -n {}",
          session.size(), session.size() == 1 ? "" : "s", request.layout.tp, request.layout.pp, num_ranks, num_ranks);
-  if (session.rank() == 0) return run_rank_zero(session, worker, request, coordinate);
+  if (session.rank() == 0) return run_rank_zero(session, worker, request, coordinate, gave_up);
   const Rendezvous rendezvous = Rendezvous::decode(session.broadcast_text("", Deadline::after(kAddressDeadline)));
   return worker.run(worker_start(rendezvous, request), session);
 }

@@ -5,6 +5,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "coordinator/worker_entry.h"
 #include "coordinator/world.h"
@@ -13,13 +15,18 @@ namespace chorale::coordinator {
 
 struct ClusterRequest;
 
+/// Says why a world that is forming should not be waited for, or nothing. Asked a few times a second.
+using GaveUp = std::function<std::optional<std::string>()>;
+std::optional<std::string> nobody_gave_up();
+
 /// Runs on a thread of rank 0 once all workers are ready; owns the world and stops it before it returns the exit code.
 using Coordinate = std::function<int(std::unique_ptr<World> world)>;
 
 /// The main thread computes as this process's rank until the world stops. Returns coordinate's exit code on rank 0, the
 /// worker's elsewhere. Throws Error{kInvalidArgument} on rank 0 when the world's size is not tp x pp. An Error of the
 /// coordinator (a plan that does not fit, a worker that does not come) stops the workers and is thrown on rank 0.
+/// `gave_up` is asked while the world forms (coordinator/control_world.h).
 int run_hosted(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
-               const Coordinate& coordinate);
+               const Coordinate& coordinate, const GaveUp& gave_up = nobody_gave_up);
 
 }  // namespace chorale::coordinator

@@ -1,7 +1,8 @@
 // The executable: picks the subcommand, hands it the worker, and turns what it throws into one line and an exit code.
 // This is the only file of the coordinator that may include the worker.
+#include <algorithm>
 #include <csignal>
-#include <cstdlib>
+#include <exception>
 #include <iostream>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 #include <fmt/format.h>
 #include <cxxopts.hpp>
 
+#include "comm/base/env.h"
 #include "comm/base/error.h"
 #include "comm/base/log.h"
 #include "comm/base/version.h"
@@ -105,10 +107,20 @@ int bench(int argc, char** argv) {
   return dispatch(argc, argv, "chorale bench", kBenches, "chorale bench engine --model M -p 512 -n 128 -r 5");
 }
 
-int exit_code_of(const Error& error) {
+bool asks_for_help(int argc, char** argv) {
+  return std::any_of(argv, argv + argc, [](std::string_view word) { return word == "--help" || word == "-h"; });
+}
+
+/// Clients have no world to lose: a server that does not answer them is a plain failure.
+bool is_client(int argc, char** argv) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  return command == "submit" || (command == "bench" && argc > 2 && std::string_view(argv[2]) == "serve");
+}
+
+int exit_code_of(const Error& error, bool has_world) {
   switch (error.code()) {
     case ErrorCode::kInvalidArgument: return coordinator::kExitUsage;
-    case ErrorCode::kPeerLost: return coordinator::kExitWorldLost;
+    case ErrorCode::kPeerLost: return has_world ? coordinator::kExitWorldLost : coordinator::kExitFailure;
     default: return coordinator::kExitFailure;
   }
 }
@@ -122,14 +134,22 @@ int main(int argc, char** argv) {
     std::cout << fmt::format("chorale {} ({})\n", chorale::kVersion, chorale::kBuildId);
     return coordinator::kExitOk;
   }
+  // Under mpirun every rank reads the same command line; one of them talks about it.
+  const bool speaks = chorale::env(chorale::EnvVar::kPmixRank).value_or("0") == "0";
+  if (!speaks && asks_for_help(argc, argv)) return coordinator::kExitOk;
   try {
     return dispatch(argc, argv, "chorale", kCommands,
                     "mpirun -n 4 chorale serve --model M --tp 2 --pp 2\n  chorale generate --model M --chat 'Hello'");
   } catch (const Error& error) {
-    std::cerr << "error: " << error.what() << "\n";
-    return exit_code_of(error);
+    if (speaks || error.code() != ErrorCode::kInvalidArgument) std::cerr << "error: " << error.what() << "\n";
+    return exit_code_of(error, !is_client(argc, argv));
   } catch (const cxxopts::exceptions::exception& error) {
-    std::cerr << fmt::format("error: {}; chorale {} --help lists the options\n", error.what(), argc > 1 ? argv[1] : "");
+    if (speaks)
+      std::cerr << fmt::format("error: {}; chorale {} --help lists the options\n", error.what(),
+                               argc > 1 ? argv[1] : "");
     return coordinator::kExitUsage;
+  } catch (const std::exception& error) {  // a library's: out of memory, no more threads
+    std::cerr << "error: " << error.what() << "\n";
+    return coordinator::kExitFailure;
   }
 }

@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -28,6 +27,7 @@ namespace chorale::coordinator {
 namespace {
 
 constexpr std::chrono::seconds kLeaveDeadline{10};
+constexpr std::chrono::seconds kLostDeadline{2};  // mpirun that saw a rank die is already ending the others
 constexpr std::chrono::seconds kTermDeadline{5};  // mpirun kills its ranks a second after it asked them
 constexpr int kAwaitedPort = 8701;                // the default that `chorale worker` looks for
 
@@ -37,7 +37,7 @@ std::vector<std::string> mpirun_command(const StartedWorldOptions& options, cons
       "mpirun", "--oversubscribe", "--bind-to", "none", "-n", std::to_string(request.layout.tp * request.layout.pp)};
   if (!options.hostfile.empty()) {
     if (!std::filesystem::is_regular_file(options.hostfile))
-      fail(ErrorCode::kNotFound, "--hostfile {}: no such file", options.hostfile);
+      fail(ErrorCode::kNotFound, "--hostfile {}: not a file", options.hostfile);
     command.insert(command.end(), {"--hostfile", options.hostfile});
   }
   // The secret travels in the environment: a command line can be read by everybody on the host.
@@ -64,14 +64,8 @@ std::string address_for_others() {
   return "127.0.0.1";
 }
 
-std::string fresh_secret() {
-  std::random_device random;
-  std::string secret;
-  for (int i = 0; i < 8; ++i) secret += fmt::format("{:08x}", random());
-  return secret;
-}
-
-int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate) {
+int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate,
+                const GaveUp& gave_up) {
   const parallel::ModelConfig config = check_request(request);  // before anything is started
   const bool awaits = options.start == WorldStart::kAwaitWorkers;
   const bool one_host = !awaits && options.hostfile.empty();
@@ -80,11 +74,13 @@ int run_started(const StartedWorldOptions& options, const ClusterRequest& reques
   comm::ControlServerOptions link;
   link.host = !request.control_host.empty() ? request.control_host : one_host ? "127.0.0.1" : "0.0.0.0";
   link.port = request.control_port != 0 ? request.control_port : awaits ? kAwaitedPort : 0;
-  link.secret = awaits || has_secret ? comm::secret_from(options.secret_file) : fresh_secret();
+  link.secret = awaits || has_secret ? comm::secret_from(options.secret_file) : comm::random_secret();
   link.num_ranks = request.layout.tp * request.layout.pp;
   auto server = std::make_unique<comm::ControlServer>(link);
-  const std::string host = link.host == "0.0.0.0" ? address_for_others() : link.host;
-  const std::string address = fmt::format("{}:{}", host, server->port());
+  const bool any_address = link.host == "0.0.0.0" || link.host == "::";
+  const std::string host = any_address ? address_for_others() : link.host;
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  const std::string address = fmt::format(fmt::runtime(is_ipv6 ? "[{}]:{}" : "{}:{}"), host, server->port());
 
   std::optional<ChildProcess> launcher;
   if (awaits) {
@@ -96,20 +92,28 @@ int run_started(const StartedWorldOptions& options, const ClusterRequest& reques
                                          {{"CHORALE_SECRET", link.secret}}, Output::kInherit));
   }
   // Nobody will come any more once mpirun has ended.
-  const GaveUp gave_up = [&launcher]() -> std::optional<std::string> {
+  const GaveUp no_use = [&]() -> std::optional<std::string> {
+    if (auto why = gave_up()) return why;
     if (!launcher) return std::nullopt;
     const std::optional<int> code = launcher->wait(Deadline::after(std::chrono::milliseconds(0)));
     if (!code) return std::nullopt;
     return fmt::format("mpirun ended with code {} before the world was ready", *code);
   };
-  const int exit_code = coordinate(
-      ControlWorld::establish(std::move(server), request, config, Deadline::after(options.start_timeout), gave_up));
-  // Workers of a world that ended well leave by themselves; of a lost one some may be frozen, so that waiting would be
-  // in vain.
-  const bool lost = exit_code == kExitWorldLost;
-  if (launcher && (lost || !launcher->wait(Deadline::after(kLeaveDeadline))))
-    launcher->terminate(Deadline::after(kTermDeadline));
-  return exit_code;
+  const auto terminate = [&launcher] {
+    if (launcher) launcher->terminate(Deadline::after(kTermDeadline));
+  };
+  try {
+    const int exit_code = coordinate(
+        ControlWorld::establish(std::move(server), request, config, Deadline::after(options.start_timeout), no_use));
+    // Workers of a world that ended well leave by themselves; of a lost one some may be frozen: waiting would be in
+    // vain.
+    const auto patience = exit_code == kExitWorldLost ? kLostDeadline : kLeaveDeadline;
+    if (launcher && !launcher->wait(Deadline::after(patience))) terminate();
+    return exit_code;
+  } catch (...) {
+    terminate();
+    throw;
+  }
 }
 
 }  // namespace chorale::coordinator

@@ -20,13 +20,11 @@ struct StartedWorldOptions {
 
 /// Starts or awaits tp x pp workers, runs `coordinate` with their world on this thread, ends what is left of them.
 /// Throws Error naming the ranks that did not come, or mpirun's exit code when it ended first.
-int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate);
+int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate,
+                const GaveUp& gave_up);
 
 /// An address of this host that other hosts can reach: of the first interface that is up and not loopback; "127.0.0.1"
 /// where there is none.
 std::string address_for_others();
-
-/// 256 random bits as text: the secret of one world.
-std::string fresh_secret();
 
 }  // namespace chorale::coordinator

@@ -19,7 +19,7 @@ void StepWatchdog::arm(std::string what, Deadline deadline) {
   {
     const std::lock_guard lock(mutex_);
     // A thread that waits for an earlier deadline wakes up then, and sees this one.
-    must_wake = is_idle_ || (deadline_ && deadline.when() < deadline_->when());
+    must_wake = is_idle_ || deadline.when() < sleeping_until_;
     what_ = std::move(what);
     deadline_ = deadline;
   }
@@ -40,8 +40,8 @@ void StepWatchdog::watch() {
       is_idle_ = false;
       continue;
     }
-    const auto when = deadline_->when();
-    changed_.wait_until(lock, when);
+    sleeping_until_ = deadline_->when();
+    changed_.wait_until(lock, sleeping_until_);
     if (stop_ || !deadline_ || !deadline_->expired()) continue;
     const std::string what = what_;
     deadline_.reset();

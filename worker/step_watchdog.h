@@ -33,6 +33,7 @@ class StepWatchdog {
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   std::optional<Deadline> deadline_;
+  Deadline::Clock::time_point sleeping_until_{};  // of the watchdog's thread
   std::string what_;
   bool is_idle_ = false;  // the thread waits without a deadline
   bool stop_ = false;

@@ -52,14 +52,14 @@ class ControlLoop {
     if (!plan) return 0;
     try {
       start(*plan);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // also a library's: out of memory, no more threads
       report(error.what());
       throw;
     }
     try {
       while (step()) {
       }
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       report(error.what());
       client_.reset();  // sends what is queued
       leave(map_.rank, error.what());
@@ -123,11 +123,10 @@ class ControlLoop {
   }
 
   void report(const std::string& reason) {
-    log_error("{}", reason);
     try {
       client_->send(MessageType::kFault, std::as_bytes(std::span(reason)));
     } catch (const Error& error) {
-      log_warn("the coordinator cannot be told: {}", error.what());
+      log_debug("the coordinator cannot be told: {}", error.what());
     }
   }
 

@@ -107,6 +107,17 @@ uint64_t random_seed() {
   return static_cast<uint64_t>(device()) << 32 | device();
 }
 
+namespace {
+
+/// What echo repeats: the client's own string; ids are decoded.
+std::string echoed_text(const Json& prompt, size_t index, std::span<const int32_t> ids, const ApiContext& context) {
+  if (prompt.is_string()) return prompt.get<std::string>();
+  if (prompt.is_array() && index < prompt.size() && prompt[index].is_string()) return prompt[index].get<std::string>();
+  return context.text == nullptr ? "" : context.text->decode(ids);
+}
+
+}  // namespace
+
 Result<ParsedRequest> parse_completion(const Json& body, const ApiContext& context) {
   if (!body.is_object()) return not_an_object(body);
   Fields fields(body);
@@ -135,12 +146,12 @@ Result<ParsedRequest> parse_completion(const Json& body, const ApiContext& conte
         fmt::format("{} prompts with n = {} make {} choices; at most {} are allowed in one request", prompts.size(),
                     job.num_choices, prompts.size() * job.num_choices, context.limits.max_total_choices),
         "n"};
-  for (auto& ids : prompts) {
+  for (size_t i = 0; i < prompts.size(); ++i) {
     JobRequest& one = parsed.jobs.emplace_back(job);
-    one.prompt_ids = std::move(ids);
+    one.prompt_ids = std::move(prompts[i]);
     if (auto failure = fit_tokens(one, max_tokens.value_or(16), "max_tokens", "prompt", context)) return *failure;
     if (options.echo == Toggle::kYes)
-      parsed.prompt_texts.push_back(context.text == nullptr ? "" : context.text->decode(one.prompt_ids));
+      parsed.prompt_texts.push_back(echoed_text(body["prompt"], i, one.prompt_ids, context));
   }
   return parsed;
 }

@@ -20,6 +20,7 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/load_client.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/commands/progress.h"
 
 namespace chorale::coordinator {
@@ -211,7 +212,7 @@ int run_bench_serve(int argc, char** argv) {
       ("timeout", "seconds for one request", cxxopts::value<int>()->default_value("600"))        //
       ("json", "print one JSON list of rows")                                                    //
       ("h,help", "print this");
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout
         << options.help() << "\nexamples:\n  chorale bench serve --concurrency 16 --num-requests 128\n"

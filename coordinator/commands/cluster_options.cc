@@ -93,13 +93,13 @@ void add_cluster_options(cxxopts::Options& options) {
       ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                             //
       ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())  //
       ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<uint64_t>());
-  options.add_options("Layout")                                                              //
-      ("tp,tensor-parallel-size", "ranks that share each layer's heads", number(1))          //
-      ("pp,pipeline-parallel-size", "stages that share the layers", number(1))               //
-      ("stages", "layers of each stage by hand, as in 10,12,8", text())                      //
-      ("shares", "weight of each tp rank, as in 2,1,1", text())                              //
-      ("threads", "compute threads of each rank (0: cores / ranks on its host)", number(0))  //
-      ("control-host", "address of the control link (chosen)", text())                       //
+  options.add_options("Layout")                                                                              //
+      ("tp,tensor-parallel-size", "--tensor-parallel-size: ranks that share each layer's heads", number(1))  //
+      ("pp,pipeline-parallel-size", "--pipeline-parallel-size: stages that share the layers", number(1))     //
+      ("stages", "layers of each stage by hand, as in 10,12,8", text())                                      //
+      ("shares", "weight of each tp rank, as in 2,1,1", text())                                              //
+      ("threads", "compute threads of each rank (0: cores / ranks on its host)", number(0))                  //
+      ("control-host", "address of the control link (chosen)", text())                                       //
       ("control-port", "port of the control link (0: chosen)", number(0));
   options.add_options("Scheduling")                                                                          //
       ("max-model-len", "tokens of prompt and answer together (0: the model's)", number(0))                  //

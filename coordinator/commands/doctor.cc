@@ -26,6 +26,7 @@
 #include "comm/base/version.h"
 #include "coordinator/child_process.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "parallel/numerics.h"
 
 namespace chorale::coordinator {
@@ -206,7 +207,7 @@ int run_doctor(int argc, char** argv) {
       ("port", "port the server would bind", cxxopts::value<int>()->default_value("8000"))                  //
       ("json", "print a JSON list")                                                                         //
       ("h,help", "print this");
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help() << "\nexamples:\n  chorale doctor\n  chorale doctor --hostfile hosts --json\n";
     return kExitOk;

@@ -21,6 +21,7 @@
 #include "comm/mpi_session.h"
 #include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/commands/progress.h"
 #include "coordinator/engine.h"
 #include "coordinator/hosted_world.h"
@@ -63,7 +64,7 @@ class Collector : public JobSink {
   struct Choice {
     std::vector<parallel::TokenLogprob> tokens;
     std::string text;
-    FinishReason finish = FinishReason::kAbort;
+    FinishReason finish = FinishReason::kLength;  // of a choice without events: max_tokens was 0
   };
   const std::vector<Choice>& choices() const { return choices_; }
   const std::optional<Failure>& failure() const { return failure_; }
@@ -244,7 +245,7 @@ int run_generate(int argc, char** argv, const WorkerModule& worker) {
       ("temperature", "with --prompt or --chat; 0 is greedy", cxxopts::value<double>()->default_value("0"))  //
       ("json", "one JSON object a result: index, choice, ids, logprobs, text, finish_reason")                //
       ("h,help", "print this");
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help()
               << "\nexamples:\n  chorale generate --model M --chat 'What is the sea?'\n"

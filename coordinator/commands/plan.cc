@@ -12,6 +12,7 @@
 #include "comm/base/log.h"
 #include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/make_cluster_plan.h"
 #include "parallel/architecture.h"
 #include "parallel/checkpoint/checkpoint.h"
@@ -152,7 +153,7 @@ int run_plan(int argc, char** argv) {
                            "Prints who would hold what, bytes per rank and KV capacity; starts nothing.");
   add_cluster_options(options);
   options.add_options()("json", "one JSON object")("h,help", "print this");
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help()
               << "\nexamples:\n  chorale plan --model M --tp 2 --pp 2\n"

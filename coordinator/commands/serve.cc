@@ -20,6 +20,7 @@
 #include "coordinator/api/engine_job_service.h"
 #include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/engine.h"
 #include "coordinator/hosted_world.h"
 #include "coordinator/http/server.h"
@@ -31,6 +32,8 @@ namespace chorale::coordinator {
 namespace {
 
 constexpr std::chrono::milliseconds kLookAtHealth{250};
+constexpr std::chrono::milliseconds kLookForFirstAnswer{10};
+constexpr std::chrono::seconds kFirstAnswer{60};
 constexpr std::chrono::seconds kLastAnswers{2};  // that readers have to take the errors of a lost world
 
 struct ServeOptions {
@@ -41,6 +44,8 @@ struct ServeOptions {
   std::chrono::seconds drain_timeout{30};
 };
 
+Failure interrupted() { return {ErrorCode::kSystem, "interrupted by a signal before the world was ready", ""}; }
+
 /// Written once /health answers 200: a file, or a pipe that a script reads.
 void announce(const std::string& ready_file, const std::string& url) {
   if (ready_file.empty()) return;
@@ -49,15 +54,28 @@ void announce(const std::string& ready_file, const std::string& url) {
   if (!out) fail(ErrorCode::kSystem, "--ready-file {}: cannot be written", ready_file);
 }
 
+/// Nothing once the workers answered their first step; else why that did not happen.
+std::optional<Failure> await_health(const Engine& engine, SignalWaiter& signals) {
+  const Deadline deadline = Deadline::after(kFirstAnswer);
+  for (;;) {
+    const Result<std::string> health = engine.health();
+    if (health) return std::nullopt;
+    if (health.failure().code == ErrorCode::kPeerLost || deadline.expired()) return health.failure();
+    if (signals.wait(Deadline::after(kLookForFirstAnswer))) return interrupted();
+  }
+}
+
 /// Serves until a signal asks to drain, or the world is lost.
-int serve_world(const ServeOptions& options, SignalWaiter& signals, std::unique_ptr<World> world) {
-  const ModelServices services = load_model_services(options.cluster.request.model_path, options.cluster.chat_template);
+int serve_world(const ServeOptions& options, const ModelServices& services, SignalWaiter& signals,
+                std::unique_ptr<World> world) {
   const auto context =
       make_api_context(services, world->plan(), options.cluster.served_model_names, options.cluster.seed);
   log_info("{}", world->plan().to_string());
   auto engine = std::make_shared<Engine>(options.cluster.engine, services.tokenizer, std::move(world));
   http::HttpServer server(options.http, context, std::make_shared<api::EngineJobService>(engine));
   server.start();
+  if (const std::optional<Failure> failure = await_health(*engine, signals))
+    fail(failure->code, "{}", failure->message);
   log_info("serving {} on {}", context->model.served_names.front(), server.url());
   announce(options.ready_file, server.url());
 
@@ -76,8 +94,10 @@ int serve_world(const ServeOptions& options, SignalWaiter& signals, std::unique_
   const Deadline deadline = Deadline::after(options.drain_timeout);
   server.drain(deadline);
   engine->drain(deadline);
+  server.drain(Deadline::after(kLastAnswers));  // jobs that did not finish in time: their errors
+  const Result<std::string> health = engine->health();
   server.stop();
-  return kExitOk;
+  return !health && health.failure().code == ErrorCode::kPeerLost ? kExitWorldLost : kExitOk;
 }
 
 void add_server_options(cxxopts::Options& options) {
@@ -103,6 +123,12 @@ void add_server_options(cxxopts::Options& options) {
       ("start-timeout", "seconds until all ranks must have joined", cxxopts::value<int>()->default_value("120"));
 }
 
+std::chrono::seconds read_seconds(const cxxopts::ParseResult& arguments, const std::string& flag) {
+  const int value = arguments[flag].as<int>();
+  if (value < 0) fail(ErrorCode::kInvalidArgument, "--{} {}: expected a number of seconds, not negative", flag, value);
+  return std::chrono::seconds(value);
+}
+
 ServeOptions read_server_options(const cxxopts::ParseResult& arguments) {
   ServeOptions options;
   options.cluster = read_cluster_options(arguments);
@@ -112,13 +138,13 @@ ServeOptions read_server_options(const cxxopts::ParseResult& arguments) {
     fail(ErrorCode::kInvalidArgument, "--port {}: expected 0 to 65535", options.http.port);
   if (arguments.count("api-key") != 0) options.http.api_keys = arguments["api-key"].as<std::vector<std::string>>();
   if (const std::optional<std::string> key = env(EnvVar::kApiKey)) options.http.api_keys.push_back(*key);
-  options.http.request_timeout = std::chrono::seconds(arguments["request-timeout"].as<int>());
-  options.drain_timeout = std::chrono::seconds(arguments["drain-timeout"].as<int>());
+  options.http.request_timeout = read_seconds(arguments, "request-timeout");
+  options.drain_timeout = read_seconds(arguments, "drain-timeout");
   options.ready_file = arguments["ready-file"].as<std::string>();
   options.world.hostfile = arguments["hostfile"].as<std::string>();
   options.world.start = arguments.count("await-workers") != 0 ? WorldStart::kAwaitWorkers : WorldStart::kMpirun;
   options.world.secret_file = arguments["secret-file"].as<std::string>();
-  options.world.start_timeout = std::chrono::seconds(arguments["start-timeout"].as<int>());
+  options.world.start_timeout = read_seconds(arguments, "start-timeout");
   return options;
 }
 
@@ -129,7 +155,7 @@ int run_serve(int argc, char** argv, const WorkerModule& worker) {
   add_cluster_options(options);
   add_server_options(options);
   options.add_options()("h,help", "print this");
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help()
               << "\nexamples:\n"
@@ -143,17 +169,28 @@ int run_serve(int argc, char** argv, const WorkerModule& worker) {
   const ServeOptions serve_options = read_server_options(arguments);
   SignalWaiter signals;  // before any thread
   const ClusterRequest& request = serve_options.cluster.request;
+  ModelServices services;
   const auto serve = [&](std::unique_ptr<World> world) {
-    return serve_world(serve_options, signals, std::move(world));
+    return serve_world(serve_options, services, signals, std::move(world));
+  };
+  const GaveUp gave_up = [&signals]() -> std::optional<std::string> {
+    if (signals.wait(Deadline::after(std::chrono::milliseconds(0)))) return interrupted().message;
+    return std::nullopt;
+  };
+  // Before weights are loaded, which may take minutes: a wrong template is said at once.
+  const auto load_services = [&] {
+    services = load_model_services(request.model_path, serve_options.cluster.chat_template);
   };
   const bool one_rank = request.layout.tp * request.layout.pp == 1 && serve_options.world.hostfile.empty();
   if (serve_options.world.start == WorldStart::kMpirun && (comm::started_by_launcher() || one_rank)) {
     const auto session = comm::MpiSession::start();
     init_log(serve_options.cluster.log_level, fmt::format("rank {}", session->rank()));
-    return run_hosted(*session, worker, request, serve);
+    if (session->rank() == 0) load_services();
+    return run_hosted(*session, worker, request, serve, gave_up);
   }
   init_log(serve_options.cluster.log_level, "coordinator");
-  return run_started(serve_options.world, request, serve);
+  load_services();
+  return run_started(serve_options.world, request, serve, gave_up);
 }
 
 }  // namespace chorale::coordinator

@@ -20,6 +20,7 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/load_client.h"
+#include "coordinator/commands/parse_arguments.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -246,7 +247,7 @@ int run(const Plan& plan, const http::HttpClient& client) {
 
 int run_submit(int argc, char** argv) {
   cxxopts::Options options = make_options();
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help() << kExamples;
     return kExitOk;

@@ -12,6 +12,7 @@
 
 #include "comm/base/error.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/text/chat_template.h"
 #include "coordinator/text/tokenizer.h"
 
@@ -94,9 +95,10 @@ std::string render(const ChatTemplate& chat_template, const ordered_json& line, 
     if (!line["variables"].is_object()) fail(ErrorCode::kInvalidArgument, "'variables' must be an object");
     variables.update(line["variables"]);
   }
-  const auto add = line.contains("add_generation_prompt") && line["add_generation_prompt"].get<bool>()
-                       ? AddGenerationPrompt::kYes
-                       : AddGenerationPrompt::kNo;
+  const ordered_json prompted = line.value("add_generation_prompt", ordered_json(nullptr));
+  if (!prompted.is_null() && !prompted.is_boolean())
+    fail(ErrorCode::kInvalidArgument, "'add_generation_prompt' must be true or false");
+  const auto add = prompted.is_boolean() && prompted.get<bool>() ? AddGenerationPrompt::kYes : AddGenerationPrompt::kNo;
   const Result<std::string> text = chat_template.render(line["messages"], add, variables);
   if (!text) fail(text.failure().code, "{}", text.failure().message);
   return *text;
@@ -114,7 +116,7 @@ int render_lines(const Tokenizer& tokenizer, const std::optional<std::string>& s
 
 int run_tokenize(int argc, char** argv) {
   cxxopts::Options options = make_options();
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") > 0) {
     std::cout << options.help() << kExamples;
     return kExitOk;

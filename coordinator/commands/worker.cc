@@ -13,6 +13,7 @@
 #include "comm/control_handshake.h"
 #include "comm/mpi_session.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/parse_arguments.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -58,7 +59,7 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
        cxxopts::value<std::string>()->default_value(""))                                                           //
       ("log-level", "trace, debug, info, warn, error, off", cxxopts::value<std::string>()->default_value("warn"))  //
       ("h,help", "print this");
-  const auto arguments = options.parse(argc, argv);
+  const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help()
               << "\nexamples:\n  CHORALE_SECRET=... mpirun -n 4 chorale worker --coordinator head:8701\n"

@@ -51,7 +51,7 @@ class HttpServer::Impl {
            options.port, error.message());
     bound_ = acceptor_.local_endpoint();
     accept();
-    thread_ = std::thread([this] { shared_.io.run(); });
+    thread_ = std::thread([this] { run_io(); });
   }
 
   tcp::endpoint bound() const { return bound_; }
@@ -88,6 +88,18 @@ class HttpServer::Impl {
   }
 
  private:
+  /// A handler that throws (out of memory, say) ends nothing but itself.
+  void run_io() {
+    for (;;) {
+      try {
+        shared_.io.run();
+        return;
+      } catch (const std::exception& error) {
+        log_error("serving a connection: {}", error.what());
+      }
+    }
+  }
+
   void accept() {
     acceptor_.async_accept([this](BoostError error, tcp::socket socket) {
       if (!acceptor_.is_open()) return;

@@ -187,24 +187,34 @@ void Session::handle() {
 
   // The request stays untouched until the pool's answer is back: the state is kHandling until then.
   asio::post(shared_.parse_pool, [self = shared_from_this()] {
-    auto routed = self->shared_.router.route(self->request_);
-    std::string().swap(self->request_.body);
-    if (auto* reply = std::get_if<Reply>(&routed)) {
-      asio::post(self->shared_.io, [self, reply = std::move(*reply)]() mutable { self->on_routed(std::move(reply)); });
-      return;
+    try {
+      self->route_and_start();
+    } catch (const std::exception& error) {  // out of memory, say: this request's failure only
+      const Failure failure{chorale::ErrorCode::kSystem, error.what(), ""};
+      asio::post(self->shared_.io, [self, failure] { self->on_started(failure); });
     }
-    auto& parsed = std::get<api::ParsedRequest>(routed);
-    for (JobRequest& job : parsed.jobs) job.deadline = self->request_deadline_;
-    const GenerationOptions options{self->request_.request_id, self->shared_.options.stream_buffer_bytes};
-    auto wake = [weak = std::weak_ptr(self), &io = self->shared_.io] {
-      asio::post(io, [weak] {
-        if (const auto session = weak.lock()) session->on_wake();
-      });
-    };
-    auto started = std::make_shared<Result<std::unique_ptr<Generation>>>(
-        Generation::start(std::move(parsed), self->shared_.context, self->shared_.jobs, options, std::move(wake)));
-    asio::post(self->shared_.io, [self, started] { self->on_started(std::move(*started)); });
   });
+}
+
+void Session::route_and_start() {
+  const auto self = shared_from_this();
+  auto routed = self->shared_.router.route(self->request_);
+  std::string().swap(self->request_.body);
+  if (auto* reply = std::get_if<Reply>(&routed)) {
+    asio::post(self->shared_.io, [self, reply = std::move(*reply)]() mutable { self->on_routed(std::move(reply)); });
+    return;
+  }
+  auto& parsed = std::get<api::ParsedRequest>(routed);
+  for (JobRequest& job : parsed.jobs) job.deadline = self->request_deadline_;
+  const GenerationOptions options{self->request_.request_id, self->shared_.options.stream_buffer_bytes};
+  auto wake = [weak = std::weak_ptr(self), &io = self->shared_.io] {
+    asio::post(io, [weak] {
+      if (const auto session = weak.lock()) session->on_wake();
+    });
+  };
+  auto started = std::make_shared<Result<std::unique_ptr<Generation>>>(
+      Generation::start(std::move(parsed), self->shared_.context, self->shared_.jobs, options, std::move(wake)));
+  asio::post(self->shared_.io, [self, started] { self->on_started(std::move(*started)); });
 }
 
 void Session::on_routed(Routed routed) {
@@ -225,6 +235,7 @@ void Session::on_started(Result<std::unique_ptr<Generation>> generation) {
 
 void Session::on_wake() {
   if (generation_ == nullptr || state_ != State::kAnswering || !generation_->pump()) return;
+  generation_->set_unsent(outbox_.size() + writing_.size() - num_written_);  // tokens without text make nothing to send
   api::Answer& answer = generation_->answer();
   if (const auto& failure = generation_->failure()) {
     const auto error = api::to_api_error(*failure, api::FailedAt::kRun);

@@ -86,6 +86,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // Answering
   void handle();
+  void route_and_start();  // on the pool's thread
   void on_routed(Routed routed);
   void on_started(Result<std::unique_ptr<Generation>> generation);
   void on_wake();

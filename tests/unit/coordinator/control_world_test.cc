@@ -39,8 +39,6 @@ std::unique_ptr<ControlServer> make_server() {
   return std::make_unique<ControlServer>(options);
 }
 
-std::optional<std::string> nobody_gave_up() { return std::nullopt; }
-
 /// A rank that speaks the protocol over TCP and computes with the oracle. The last one answers.
 class FakeWorker {
  public:
@@ -191,7 +189,7 @@ TEST(ControlWorld, NamesTheRanksThatDidNotJoin) {
 TEST(ControlWorld, StopsWaitingWhenNobodyWillCome) {
   const std::string message = failure_of(
       make_server(), two_stages(), Deadline::after(20s),
-      [] { return std::optional<std::string>("mpirun ended with code 7"); }, ErrorCode::kPeerLost);
+      [] { return std::optional<std::string>("mpirun ended with code 7"); }, ErrorCode::kSystem);
   EXPECT_NE(message.find("mpirun ended with code 7"), std::string::npos);
 }
 

@@ -155,8 +155,9 @@ TEST(OneAnswer, VocabulariesOfSeveralChunksAreSplitOverRanks) {
   const std::vector<Answer> wanted = ThreadWorld(model.path(), {}).run(jobs);
   for (const auto& [tp, pp] : std::vector<std::pair<int, int>>{{2, 1}, {3, 1}, {4, 1}, {2, 2}}) {
     ThreadWorld world(model.path(), {.tp = tp, .pp = pp});
-    if (tp == 3)
+    if (tp == 3) {
       for (const parallel::Range& rows : world.plan().layout.vocab_rows) EXPECT_GT(rows.size(), 0);
+    }
     EXPECT_EQ(world.run(jobs), wanted) << "tp=" << tp << " pp=" << pp;
   }
 }
