@@ -21,7 +21,7 @@ struct EngineFacts {
   bool is_draining = false;
   std::optional<std::string> lost;                              // why the world is lost
   std::optional<std::chrono::steady_clock::time_point> answer;  // when a step last came back
-  std::chrono::steady_clock::time_point allowed_until{};        // the latest deadline of a step in flight
+  std::chrono::steady_clock::time_point allowed_until{};        // the deadline of the latest step with tokens
 };
 
 /// Thread: any.

@@ -192,7 +192,8 @@ void EngineCore::send(parallel::StepPlan plan, Time now) {
     starved_since_.reset();
   }
   sent_.push_back({now, num_tokens, std::chrono::milliseconds(plan.deadline_ms)});
-  board_.with([&](EngineFacts& facts) { facts.allowed_until = now + sent_.back().allowed; });
+  if (num_tokens > 0)  // a probe is answered at once or not at all
+    board_.with([&](EngineFacts& facts) { facts.allowed_until = now + sent_.back().allowed; });
   world_.submit(plan);
 }
 
