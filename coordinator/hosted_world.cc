@@ -1,7 +1,9 @@
 #include "coordinator/hosted_world.h"
 
 #include <chrono>
+#include <cstdlib>
 #include <exception>
+#include <iostream>
 #include <optional>
 #include <sstream>
 #include <thread>
@@ -85,6 +87,10 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
     worker_failure = std::current_exception();
   }
   coordinator.join();
+  if (exit_code == kExitWorldLost && session.uses_mpi()) {  // MPI_Finalize would wait for the rank that is lost
+    std::cout.flush();
+    std::_Exit(kExitWorldLost);
+  }
   if (worker_failure) std::rethrow_exception(worker_failure);  // the cause; the coordinator heard of it
   if (failure) std::rethrow_exception(failure);
   return exit_code != 0 ? exit_code : worker_code;

@@ -21,7 +21,8 @@ def test_every_command_has_help_with_an_example(command):
 
 
 @pytest.mark.parametrize("arguments", [[], ["sing"], ["plan"], ["plan", "--model"], ["plan", "--no-such-flag", "1"],
-                                       ["generate", "--model", "x", "--jobs"], ["tokenize", "--bogus"]])
+                                       ["generate", "--model", "x", "--jobs"], ["tokenize", "--bogus"],
+                                       ["plan", "--model", "x", "stray"], ["generate", "--model", "x", "--jobs", "y", "stray"]])
 def test_usage_errors_exit_2(arguments):
     done = run(*arguments)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.strip()
@@ -94,3 +95,17 @@ def test_generate_formats(tmp_path):
     assert len(good["token_ids"]) == len(good["logprobs"]) == 5 and good["finish_reason"] == "length"
     assert "max_tokens" in lines[5]["error"] and set(lines[5]) == {"index", "error"}
     assert "error" in lines[6]
+
+
+def test_a_job_without_tokens_ends_by_length(tmp_path):
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text('{"prompt": [1, 403], "max_tokens": 0, "echo": true}\n')
+    line = json.loads(run("generate", "--model", shared("models/stories260K"), "--jobs", jobs, "--json").stdout)
+    assert line["token_ids"] == [] and line["finish_reason"] == "length"
+
+
+def test_one_rank_speaks_for_all(tmp_path):
+    done = run("generate", "--help", ranks=3)
+    assert done.returncode == 0 and done.stdout.count("Usage") == 1
+    done = run("generate", "--model", shared("models/stories260K"), "--jobs", "/dev/null", "--no-such-flag", ranks=3)
+    assert done.returncode == 2 and done.stderr.count("no-such-flag") == 1

@@ -44,6 +44,7 @@ def workers_of(pid):
 def test_one_rank_without_mpirun(tmp_path, expected):
     with serving(shared("models/stories260K"), tmp_path=tmp_path) as server:
         assert complete(server.url) == expected
+        assert complete(server.url, echo=True) == JOB["prompt"] + expected  # as it was sent, without the BOS that was added
         maps = open(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read()
         assert maps == ""  # no helper processes: MPI was not initialised
         server.process.send_signal(signal.SIGTERM)
@@ -142,3 +143,21 @@ def test_drain_lets_running_jobs_finish(tmp_path):
         reader.join(60)
         assert texts and texts[0]
         assert server.process.wait(30) == 0
+
+
+def test_a_signal_ends_a_coordinator_that_still_waits():
+    """Also before the world is ready: nobody has to wait for a world that will not come."""
+    process = subprocess.Popen([str(CHORALE), "serve", "--model", str(shared("models/stories260K")), "--tp", "2", "--await-workers",
+                                "--control-host", "127.0.0.1", "--control-port", "18702", "--port", "0"],
+                               env={**os.environ, "CHORALE_SECRET": "a secret of nobody else"}, stderr=subprocess.PIPE, text=True)
+    assert "waiting for 2 workers" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 1
+    assert "interrupted" in process.stderr.read()
+
+
+def test_a_frozen_rank_ends_a_world_under_mpirun(tmp_path):
+    with serving(shared("models/stories260K"), "--tp", 2, ranks=2, tmp_path=tmp_path) as server:
+        ranks = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(ranks[-1]), signal.SIGSTOP)
+        assert server.process.wait(40) != 0
