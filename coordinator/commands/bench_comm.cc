@@ -18,7 +18,6 @@
 #include "comm/world.h"
 #include "coordinator/bench/rows.h"
 #include "coordinator/commands/commands.h"
-#include "coordinator/commands/parse_arguments.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -94,7 +93,7 @@ int run_bench_comm(int argc, char** argv) {
        cxxopts::value<int>()->default_value("1000"))    //
       ("json", "print a JSON list instead of a table")  //
       ("h,help", "print this");
-  const auto arguments = parse_arguments(options, argc, argv);
+  const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help()
               << "\nexamples:\n  mpirun -n 2 chorale bench comm --backend shared_memory,mpi\n"

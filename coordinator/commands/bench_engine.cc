@@ -22,7 +22,6 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
-#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/commands/progress.h"
 #include "coordinator/engine.h"
 #include "coordinator/hosted_world.h"
@@ -276,7 +275,7 @@ int run_bench_engine(int argc, char** argv, const WorkerModule& worker) {
       ("r,repetitions", "of each test, after a warm-up", cxxopts::value<int>()->default_value("5"))                   //
       ("json", "print a JSON list instead of a table")                                                                //
       ("h,help", "print this");
-  const auto arguments = parse_arguments(options, argc, argv);
+  const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help()
               << "\nexamples:\n  chorale bench engine --model M --threads 2 -p 512 -n 128 -b 1,16\n"

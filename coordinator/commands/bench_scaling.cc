@@ -20,7 +20,6 @@
 #include "coordinator/bench/scaling_plot.h"
 #include "coordinator/child_process.h"
 #include "coordinator/commands/commands.h"
-#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/commands/progress.h"
 #include "parallel/numerics.h"
 
@@ -190,7 +189,7 @@ int run_bench_scaling(int argc, char** argv) {
       ("out", "write PREFIX.json and PREFIX.svg", cxxopts::value<std::string>()->default_value("scaling"))          //
       ("timeout", "seconds for one layout", cxxopts::value<int>()->default_value("1800"))                           //
       ("h,help", "print this");
-  const auto arguments = parse_arguments(options, argc, argv);
+  const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help() << "\nOther options are handed to `chorale bench engine` (-p -n -b -r --dtype ...).\n"
               << "\nexamples:\n  chorale bench scaling --model M --layouts 1x1,2x1,1x2,2x2 -p 512 -n 128 -r 3\n"

@@ -20,7 +20,6 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/load_client.h"
-#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/commands/progress.h"
 
 namespace chorale::coordinator {
@@ -212,7 +211,7 @@ int run_bench_serve(int argc, char** argv) {
       ("timeout", "seconds for one request", cxxopts::value<int>()->default_value("600"))        //
       ("json", "print one JSON list of rows")                                                    //
       ("h,help", "print this");
-  const auto arguments = parse_arguments(options, argc, argv);
+  const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
     std::cout
         << options.help() << "\nexamples:\n  chorale bench serve --concurrency 16 --num-requests 128\n"

@@ -13,7 +13,6 @@
 
 #include "comm/base/error.h"
 #include "coordinator/commands/commands.h"
-#include "coordinator/commands/parse_arguments.h"
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/checkpoint/show_name.h"
 
@@ -200,7 +199,7 @@ int run_inspect(int argc, char** argv) {
       ("tensors", "also print the table of tensors")                                                                 //
       ("json", "print one JSON object: path, format, file_bytes, num_tensors, dtypes, tensors, config or metadata")  //
       ("h,help", "print this");
-  const auto arguments = parse_arguments(options, argc, argv);
+  const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help() << "\nexamples:\n  chorale inspect --model SmolLM2-135M-Instruct.Q4_1.gguf\n"
               << "  chorale inspect --model ./my-model --tensors\n"

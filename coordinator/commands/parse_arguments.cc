@@ -9,7 +9,7 @@ namespace chorale::coordinator {
 cxxopts::ParseResult parse_arguments(cxxopts::Options& options, int argc, char** argv) {
   cxxopts::ParseResult result = options.parse(argc, argv);
   if (!result.unmatched().empty())
-    fail(ErrorCode::kInvalidArgument, "'{}' belongs to no option; --help lists them", result.unmatched().front());
+    fail(ErrorCode::kInvalidArgument, "unexpected argument '{}'; --help lists the options", result.unmatched().front());
   return result;
 }
 

@@ -20,7 +20,6 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/load_client.h"
-#include "coordinator/commands/parse_arguments.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -247,7 +246,7 @@ int run(const Plan& plan, const http::HttpClient& client) {
 
 int run_submit(int argc, char** argv) {
   cxxopts::Options options = make_options();
-  const auto arguments = parse_arguments(options, argc, argv);
+  const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help() << kExamples;
     return kExitOk;

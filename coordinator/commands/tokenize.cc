@@ -12,7 +12,6 @@
 
 #include "comm/base/error.h"
 #include "coordinator/commands/commands.h"
-#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/text/chat_template.h"
 #include "coordinator/text/tokenizer.h"
 
@@ -116,7 +115,7 @@ int render_lines(const Tokenizer& tokenizer, const std::optional<std::string>& s
 
 int run_tokenize(int argc, char** argv) {
   cxxopts::Options options = make_options();
-  const auto arguments = parse_arguments(options, argc, argv);
+  const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") > 0) {
     std::cout << options.help() << kExamples;
     return kExitOk;
