@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "parallel/cluster_plan.h"
@@ -28,9 +29,10 @@ class PlanRecorder {
 struct PlanRecording {
   parallel::ClusterPlan cluster;
   std::vector<parallel::StepPlan> steps;
+  std::string torn;  // why the file ends inside a plan (its writer was killed); empty: it does not
 };
-/// Throws Error{kNotFound | kCorrupt}. A file that ends inside a step (the writer was killed) gives the steps before
-/// it.
+/// A file that ends inside a step gives the steps before it, and `torn`. Throws Error{kNotFound | kCorrupt}, naming the
+/// file, where it is no recording.
 PlanRecording read_recording(const std::filesystem::path& path);
 
 }  // namespace chorale::worker

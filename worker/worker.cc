@@ -21,6 +21,7 @@ using comm::MessageType;
 // The step's own deadline ends waits first, with a better message.
 constexpr std::chrono::seconds kWatchdogGrace{1};
 constexpr std::chrono::hours kIdle{1};
+constexpr std::chrono::minutes kReplayMeeting{5};
 
 parallel::WorkerHello make_hello(const comm::WorldMap& map) {
   const parallel::HostFacts facts = parallel::read_host_facts();
@@ -170,11 +171,23 @@ int replay_worker(const std::string& recording_path, const WorkerOptions& option
   Stage stage(recording.cluster, map.rank, options.threads, options.device, make_world);
   for (const parallel::StepPlan& plan : recording.steps)
     if (const StepOutcome outcome = stage.run(plan); outcome.result) print_tokens(*outcome.result);
+  const parallel::Layout& layout = recording.cluster.layout;
+  const bool prints = map.rank == layout.rank_of(layout.pp - 1, 0);
+  if (prints && !recording.torn.empty())
+    fail(ErrorCode::kCorrupt, "{}: only the {} step(s) before it were replayed", recording.torn,
+         recording.steps.size());
   return 0;
 }
 
 int replay_worker(const std::string& recording_path, const WorkerOptions& options, const comm::MpiSession& session) {
-  return replay_worker(recording_path, options, session.map(), world_of(session));
+  // Rank 0 goes ahead to where the ranks first meet: what is wrong with the recording or the model is said once, not
+  // once a rank.
+  const auto meet = [&session] { session.broadcast_text("", Deadline::after(kReplayMeeting)); };
+  if (session.rank() != 0) meet();
+  return replay_worker(recording_path, options, session.map(), [&](const comm::WorldOptions& world_options) {
+    if (session.rank() == 0) meet();
+    return comm::make_world(session, world_options);
+  });
 }
 
 }  // namespace chorale::worker

@@ -31,7 +31,8 @@ int run_worker(const WorkerOptions& options, const comm::WorldMap& map, const Wo
 int run_worker(const WorkerOptions& options, const comm::MpiSession& session);
 
 /// Runs the plans of a recording (worker/plan_recording.h) without a coordinator. Prints the sampled tokens of each
-/// step, one line a token, to standard output on the last stage's leader. Returns 0. Throws Error.
+/// step, one line a token, to standard output on the last stage's leader. Returns 0. Throws Error; of a recording that
+/// ends inside a step only after the steps before it.
 int replay_worker(const std::string& recording_path, const WorkerOptions& options, const comm::WorldMap& map,
                   const WorldFactory& make_world);
 int replay_worker(const std::string& recording_path, const WorkerOptions& options, const comm::MpiSession& session);

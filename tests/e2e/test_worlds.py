@@ -1,7 +1,10 @@
 """The three ways to start a world, and what happens when one is lost (it is not relaunched yet: jobs end with an error that says so)."""
 import json
 import os
+import re
+import shutil
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -80,6 +83,63 @@ def test_awaited_workers(tmp_path, expected):
         assert workers.wait(30) == 0
     finally:
         workers.kill()
+
+
+def replay(recording, ranks=2):
+    """Exit code, [(token id, log-probability as printed)] and standard error of `chorale worker --replay`."""
+    done = run("worker", "--replay", recording, ranks=ranks, timeout=60)
+    words = [line.split() for line in done.stdout.splitlines()]
+    return done.returncode, [(int(w[7]), w[9]) for w in words], [e for e in done.stderr.splitlines() if e.startswith("error:")]
+
+
+def test_a_recorded_world_is_replayed_without_a_coordinator(tmp_path):
+    """The workers of a served job write its plans; the same plans alone give the same bits, and a damaged file or another model does not."""
+    model, recording = tmp_path / "model", tmp_path / "plans.bin"
+    shutil.copytree(shared("models/stories260K"), model)
+    env = {"CHORALE_SECRET": "a secret of these two processes"}
+    port = 18703
+    workers = subprocess.Popen([*mpirun(2), str(CHORALE), "worker", "--coordinator", f"127.0.0.1:{port}", "--record", str(recording)],
+                               env={**os.environ, **MPI_ENV, **env}, stdin=subprocess.DEVNULL)
+    try:
+        with serving(model, "--tp", 2, "--await-workers", "--control-host", "127.0.0.1", "--control-port", port,
+                     tmp_path=tmp_path, env=env) as server:
+            body = json.dumps({**JOB, "logprobs": 0, "return_token_ids": True}).encode()
+            request = urllib.request.Request(server.url + "/v1/completions", data=body, headers={"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                choice = json.loads(answer.read())["choices"][0]
+            assert server.drain() == 0
+        assert workers.wait(30) == 0
+    finally:
+        workers.kill()
+
+    code, tokens, errors = replay(recording)
+    assert (code, errors) == (0, [])
+    assert [token for token, _ in tokens] == choice["token_ids"] and len(tokens) == JOB["max_tokens"]
+    float32 = [struct.unpack("f", struct.pack("f", value))[0] for value in choice["logprobs"]["token_logprobs"]]
+    assert [struct.unpack("f", struct.pack("f", float(logprob)))[0] for _, logprob in tokens] == float32
+    printed = re.search(r'"logprobs": \[([^]]*)\]', generate(model, [JOB], tmp_path)[1]).group(1).split(", ")
+    assert [logprob for _, logprob in tokens] == printed  # %.9g on both sides: equal bits, equal text
+
+    whole = recording.read_bytes()
+    recording.write_bytes(whole[:-3])  # the writer was killed inside the last step
+    code, torn, errors = replay(recording)
+    assert code == 1 and len(errors) == 1 and "plans.bin ends inside plan" in errors[0], errors
+    assert torn == tokens[:len(torn)] and len(torn) >= len(tokens) - 1
+    for damaged, says in [(whole[:50], "ends before the cluster plan does"), (b"", "ends before the cluster plan does"),
+                          (b"\x00" * 400, "is no recording of plans"), (b"\xff" * 400, "is no recording of plans")]:
+        recording.write_bytes(damaged)
+        code, tokens, errors = replay(recording)
+        assert code == 1 and tokens == [] and len(errors) == 1 and says in errors[0], (says, errors)
+
+    recording.write_bytes(whole)
+    shutil.rmtree(model)
+    code, _, errors = replay(recording)
+    assert code == 1 and len(errors) == 1 and str(model) in errors[0], errors
+    shutil.copytree(shared("goldens/models/llama2-mha"), model)
+    code, _, errors = replay(recording)
+    assert code != 0 and len(errors) == 1 and f"the model at {model} on this host is not the coordinator's" in errors[0], errors
+    code, _, errors = replay(tmp_path / "absent.bin")
+    assert code == 1 and len(errors) == 1 and "no recording of plans at" in errors[0], errors
 
 
 def test_a_wrong_secret_is_refused(tmp_path):

@@ -112,6 +112,7 @@ TEST(Worker, RunsPlansFromTheLinkAndRecordsThem) {
   EXPECT_EQ(read.cluster.encode(), plan.encode());
   ASSERT_EQ(read.steps.size(), steps.size());
   for (size_t i = 0; i < steps.size(); ++i) EXPECT_EQ(read.steps[i].encode(), steps[i].encode());
+  EXPECT_EQ(read.torn, "");
   fs::remove(recording);
 }
 
