@@ -70,6 +70,27 @@ int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan
   return blocks;
 }
 
+/// A single sequence of the greatest length must fit, or it could never run.
+void check_one_sequence_fits(const ClusterRequest& request, const ClusterPlan& plan) {
+  const int64_t needed = blocks_for(plan.max_model_len);
+  if (plan.num_kv_blocks >= needed) return;
+  const std::string fits = plan.num_kv_blocks > 0
+                               ? fmt::format("--max-model-len {} fits", plan.num_kv_blocks * kBlockTokens)
+                               : "no length fits";
+  const std::string has = fmt::format(
+      "the KV cache has room for {} block(s) of {} tokens, but one sequence of {} tokens "
+      "needs {}: {}",
+      plan.num_kv_blocks, kBlockTokens, plan.max_model_len, needed, fits);
+  if (request.num_kv_blocks > 0) fail(ErrorCode::kResourceExhausted, "{}, or raise --num-kv-blocks to {}", has, needed);
+  uint64_t block_bytes = 0;
+  for (int rank = 0; rank < plan.layout.num_ranks(); ++rank)
+    block_bytes = std::max(block_bytes, kv_block_bytes(plan.config, plan.layout, rank, plan.numerics.cache));
+  fail(ErrorCode::kResourceExhausted, "{}, or {} to {} bytes ({} bytes a block on the fullest rank)", has,
+       request.kv_cache_memory_bytes > 0 ? "raise --kv-cache-memory-bytes"
+                                         : "set --kv-cache-memory-bytes (by default a quarter of free memory)",
+       static_cast<uint64_t>(needed) * block_bytes, block_bytes);
+}
+
 /// Weights and KV of all ranks of a host against its free memory.
 void check_memory(const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
   std::map<std::string, std::pair<uint64_t, uint64_t>> need_and_free;
@@ -118,6 +139,10 @@ parallel::ModelConfig check_request(const ClusterRequest& request) {
   return config;
 }
 
+KvBudget kv_budget(const ClusterRequest& request, const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
+  return {affordable_blocks(request, plan, hellos), plan.max_num_seqs * blocks_for(plan.max_model_len)};
+}
+
 ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                               const std::vector<WorkerHello>& hellos, uint64_t epoch) {
   CHECK(!hellos.empty());
@@ -143,14 +168,9 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.spin_us = kSpinUs;
   for (const WorkerHello& hello : hellos)
     if (hello.ranks_on_host * plan.threads > hello.num_cores) plan.spin_us = 0;
-  plan.num_kv_blocks = request.num_kv_blocks > 0 ? request.num_kv_blocks
-                                                 : std::min(affordable_blocks(request, plan, hellos),
-                                                            request.max_num_seqs * blocks_for(plan.max_model_len));
-  if (plan.num_kv_blocks < 1)
-    fail(ErrorCode::kResourceExhausted,
-         "the KV cache has no room for a single block of {} tokens ({} bytes on rank 0); raise {}", kBlockTokens,
-         kv_block_bytes(plan.config, plan.layout, 0, plan.numerics.cache),
-         request.kv_cache_memory_bytes > 0 ? "--kv-cache-memory-bytes" : "--kv-cache-memory-bytes or free memory");
+  const KvBudget budget = kv_budget(request, plan, hellos);
+  plan.num_kv_blocks = request.num_kv_blocks > 0 ? request.num_kv_blocks : std::min(budget.affordable, budget.needed);
+  check_one_sequence_fits(request, plan);
   plan.validate();
   check_memory(plan, hellos);
   return plan;

@@ -35,10 +35,19 @@ struct ClusterRequest {
 /// that the model cannot be cut into, options out of range. Throws Error.
 parallel::ModelConfig check_request(const ClusterRequest& request);
 
+/// How many KV blocks a world could have: what there is room for on every rank, and what its sequences can use.
+struct KvBudget {
+  int64_t affordable = 0;  // the fewest that any rank has room for
+  int64_t needed = 0;      // by max_num_seqs sequences of max_model_len
+};
+/// Of a plan that has its layout, class and limits; num_kv_blocks is not read.
+KvBudget kv_budget(const ClusterRequest& request, const parallel::ClusterPlan& plan,
+                   const std::vector<parallel::WorkerHello>& hellos);
+
 /// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a
 /// rank's room is kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks; never more
 /// than max_num_seqs sequences of max_model_len need. Throws Error: kInvalidArgument (layout, lengths, builds that
-/// differ), kResourceExhausted (memory; says by how much).
+/// differ), kResourceExhausted (memory, or too few blocks for one sequence; says by how much and which length fits).
 parallel::ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                                         const std::vector<parallel::WorkerHello>& hellos, uint64_t epoch);
 

@@ -90,7 +90,13 @@ RankFacts facts_of(const Checkpoint& checkpoint, const ClusterPlan& plan, int ra
 
 json range_json(Range range) { return json::array({range.begin, range.end}); }
 
-json json_of(const ClusterPlan& plan, const std::vector<RankFacts>& ranks) {
+/// How the count of KV blocks came about, for people who asked for another.
+struct KvFacts {
+  KvBudget budget;
+  bool capped_at_need = false;  // there is room for more than the sequences can use
+};
+
+json json_of(const ClusterPlan& plan, const std::vector<RankFacts>& ranks, const KvFacts& kv) {
   json list = json::array();
   for (const RankFacts& facts : ranks) {
     list.push_back({{"rank", facts.rank},
@@ -110,6 +116,8 @@ json json_of(const ClusterPlan& plan, const std::vector<RankFacts>& ranks) {
   }
   return {{"ranks", std::move(list)},
           {"num_kv_blocks", plan.num_kv_blocks},
+          {"affordable_kv_blocks", kv.budget.affordable},
+          {"kv_capped_at_need", kv.capped_at_need},
           {"numerics_class", plan.numerics.to_string()},
           {"tp", plan.layout.tp},
           {"pp", plan.layout.pp},
@@ -125,7 +133,7 @@ std::string span_text(Range range) {
   return range.size() == 0 ? "-" : fmt::format("{}-{}", range.begin, range.end - 1);
 }
 
-void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks) {
+void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks, const KvFacts& kv) {
   std::cout << fmt::format("model    {} ({})\n", plan.model_path, plan.config.to_string());
   std::cout << fmt::format("class    {}\n", plan.numerics.to_string());
   std::cout << fmt::format("leaves   {} of attention, {} of MLP\n\n", plan.numerics.attention_leaves,
@@ -142,6 +150,10 @@ void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks) {
   std::cout << fmt::format("\nKV cache {} blocks of {} tokens: {} tokens, {} sequence(s) of {} tokens at a time\n",
                            plan.num_kv_blocks, kBlockTokens, plan.num_kv_blocks * kBlockTokens,
                            plan.num_kv_blocks / blocks_of_one, plan.max_model_len);
+  if (kv.capped_at_need)
+    std::cout << fmt::format(
+        "         capped at what {} sequences (--max-num-seqs) of {} tokens need; there is room for {}\n",
+        plan.max_num_seqs, plan.max_model_len, kv.budget.affordable);
   std::cout << fmt::format("batching {} sequences, {} tokens a step; {} thread(s) a rank\n", plan.max_num_seqs,
                            plan.max_num_batched_tokens, plan.threads);
 }
@@ -169,12 +181,14 @@ int run_plan(int argc, char** argv) {
   std::vector<parallel::WorkerHello> hellos;
   for (int rank = 0; rank < num_ranks; ++rank) hellos.push_back(invented_hello(rank, num_ranks));
   const ClusterPlan plan = make_cluster_plan(cluster.request, config, hellos, 1);
+  KvFacts kv{.budget = kv_budget(cluster.request, plan, hellos)};
+  kv.capped_at_need = cluster.request.num_kv_blocks == 0 && kv.budget.affordable > kv.budget.needed;
   std::vector<RankFacts> ranks;
   for (int rank = 0; rank < num_ranks; ++rank) ranks.push_back(facts_of(checkpoint, plan, rank));
   if (arguments.count("json") != 0)
-    std::cout << json_of(plan, ranks).dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
+    std::cout << json_of(plan, ranks, kv).dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
   else
-    print(plan, ranks);
+    print(plan, ranks, kv);
   return kExitOk;
 }
 

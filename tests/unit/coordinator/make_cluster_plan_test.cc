@@ -75,6 +75,18 @@ TEST(MakeClusterPlan, TakesNoMoreBlocksThanTheSequencesNeed) {
   EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(1, 1), 1).num_kv_blocks, 11);
 }
 
+TEST(KvBudget, TellsWhatFitsAndWhatIsNeeded) {
+  ClusterRequest request = request_of(1, 1);
+  request.max_num_seqs = 3;
+  request.max_model_len = 100;
+  const auto hellos = toy_hellos(1, 1);
+  const ClusterPlan plan = make_cluster_plan(request, toy_config(), hellos, 1);
+  request.kv_cache_memory_bytes = 25 * kv_block_bytes(plan.config, plan.layout, 0, plan.numerics.cache) + 1;
+  const KvBudget budget = kv_budget(request, plan, hellos);
+  EXPECT_EQ(budget.affordable, 25);
+  EXPECT_EQ(budget.needed, 3 * 7);
+}
+
 TEST(MakeClusterPlan, RefusesWithBothNumbers) {
   struct Case {
     std::string says;
@@ -89,10 +101,16 @@ TEST(MakeClusterPlan, RefusesWithBothNumbers) {
       {"--max-num-batched-tokens -3", [](auto& request, auto&) { request.max_num_batched_tokens = -3; }},
       {"--num-kv-blocks -1", [](auto& request, auto&) { request.num_kv_blocks = -1; }},
       {"--threads 5000", [](auto& request, auto&) { request.threads = 5000; }},
-      {"--max-model-len 64 fits", [](auto& request, auto&) { request.num_kv_blocks = 4; }},
-      {"expected at least 512", [](auto& request, auto&) { request.num_kv_blocks = 511; }},
-      {"no room for a single block", [](auto& request, auto&) { request.kv_cache_memory_bytes = 1000; },
+      {"needs 512: --max-model-len 64 fits, or raise --num-kv-blocks to 512",
+       [](auto& request, auto&) { request.num_kv_blocks = 4; }, ErrorCode::kResourceExhausted},
+      {"--max-model-len 8176 fits", [](auto& request, auto&) { request.num_kv_blocks = 511; },
        ErrorCode::kResourceExhausted},
+      // a block of 16 tokens: K and V, 30 layers, 2 of 3 KV heads of 64, bf16
+      {"room for 0 block(s) of 16 tokens, but one sequence of 8192 tokens needs 512: no length fits, or raise "
+       "--kv-cache-memory-bytes to 125829120 bytes (245760 bytes a block",
+       [](auto& request, auto&) { request.kv_cache_memory_bytes = 1000; }, ErrorCode::kResourceExhausted},
+      {"--max-model-len 64 fits, or raise --kv-cache-memory-bytes to 125829120 bytes",
+       [](auto& request, auto&) { request.kv_cache_memory_bytes = 1000000; }, ErrorCode::kResourceExhausted},
       {"the strongest that all ranks have for bf16 is avx2",
        [](auto& request, auto& hellos) {
          hellos[0].best_isa_bf16 = Isa::kAvx2;
