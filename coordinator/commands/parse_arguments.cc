@@ -1,5 +1,7 @@
 #include "coordinator/commands/parse_arguments.h"
 
+#include <charconv>
+
 #include <cxxopts.hpp>
 
 #include "comm/base/error.h"
@@ -12,5 +14,19 @@ cxxopts::ParseResult parse_arguments(cxxopts::Options& options, int argc, char**
     fail(ErrorCode::kInvalidArgument, "unexpected argument '{}'; --help lists the options", result.unmatched().front());
   return result;
 }
+
+uint64_t seed_of(const cxxopts::ParseResult& arguments, const std::string& option) {
+  const auto text = arguments[option].as<std::string>();
+  const char* const last = text.data() + text.size();
+  uint64_t positive = 0;
+  if (const auto [end, error] = std::from_chars(text.data(), last, positive); error == std::errc() && end == last)
+    return positive;
+  int64_t any = 0;
+  if (const auto [end, error] = std::from_chars(text.data(), last, any); error == std::errc() && end == last)
+    return static_cast<uint64_t>(any);
+  fail(ErrorCode::kInvalidArgument, "--{} {}: expected a 64-bit integer", option, text);
+}
+
+bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 
 }  // namespace chorale::coordinator

@@ -1,5 +1,10 @@
-// Parsing of a subcommand's arguments, the same for all: what no option takes is a usage error, not ignored.
+// Parsing of a subcommand's arguments, the same for all: what no option takes is a usage error, not ignored; seeds are
+// what the HTTP API takes as seeds; lines without text are no jobs.
 #pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
 
 namespace cxxopts {
 class Options;
@@ -10,5 +15,12 @@ namespace chorale::coordinator {
 
 /// Throws what cxxopts throws, and Error{kInvalidArgument} naming an argument that belongs to no option.
 cxxopts::ParseResult parse_arguments(cxxopts::Options& options, int argc, char** argv);
+
+/// The option's text as any 64-bit integer, signed or not, as its bits: `--seed -1` and `"seed": -1` are one seed.
+/// Throws Error{kInvalidArgument} for anything else.
+uint64_t seed_of(const cxxopts::ParseResult& arguments, const std::string& option = "seed");
+
+/// Nothing but white space: the commands that read one job, text or chat a line skip such lines.
+bool is_blank(std::string_view line);
 
 }  // namespace chorale::coordinator

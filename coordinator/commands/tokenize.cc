@@ -11,7 +11,9 @@
 #include <nlohmann/json.hpp>
 
 #include "comm/base/error.h"
+#include "coordinator/api/json.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/text/chat_template.h"
 #include "coordinator/text/tokenizer.h"
 
@@ -33,7 +35,7 @@ and chats to the text that the model's template makes of them (a JSON string)
   echo '{"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": true}' | chorale tokenize --model ./SmolLM2 --chat
   "variables": {"bos_token": "<s>"} on a line changes what the template sees.
 
-A bad line prints {"error": ...} and the others go on. Exit codes: 0 ok, 1 a line or the model failed, 2 usage.
+Lines without text are skipped. A bad line prints {"error": ...} and the others go on. Exit codes: 0 ok, 1 a line or the model failed, 2 usage.
 )";
 
 cxxopts::Options make_options() {
@@ -50,18 +52,18 @@ cxxopts::Options make_options() {
   return options;
 }
 
-/// Calls `answer` for each line of standard input and prints what it returns as JSON, or {"error"}: one line out for
-/// one line in.
-int for_each_line(const std::function<json(const std::string&)>& answer) {
+/// Calls `answer` for each line of standard input that is not blank, and prints what it returns as JSON, or {"error"}.
+int for_each_line(const std::function<json(const ordered_json&)>& answer) {
   int exit_code = kExitOk;
   size_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     ++number;
+    if (is_blank(line)) continue;
     json result;
     try {
-      result = answer(line);
-    } catch (const json::exception& error) {
-      result = {{"error", fmt::format("line {} is not the JSON that is expected: {}", number, error.what())}};
+      const Result<ordered_json> parsed = api::parse_json(line);
+      if (!parsed) fail(parsed.failure().code, "{}", parsed.failure().message);
+      result = answer(*parsed);
     } catch (const Error& error) {
       result = {{"error", fmt::format("line {}: {}", number, error.what())}};
     }
@@ -78,8 +80,7 @@ std::string read_file(const std::string& path) {
 }
 
 int encode_lines(const Tokenizer& tokenizer, AddSpecial add_special, ParseSpecial parse_special) {
-  return for_each_line([&](const std::string& line) -> json {
-    const json text = json::parse(line);
+  return for_each_line([&](const ordered_json& text) -> json {
     if (!text.is_string()) fail(ErrorCode::kInvalidArgument, "expected a JSON string, found {}", text.type_name());
     return tokenizer.encode(text.get_ref<const std::string&>(), add_special, parse_special);
   });
@@ -107,8 +108,7 @@ int render_lines(const Tokenizer& tokenizer, const std::optional<std::string>& s
   if (!source) fail(ErrorCode::kNotFound, "the model has no chat template; give one with --template FILE");
   const Result<ChatTemplate> chat_template = ChatTemplate::compile(*source);
   if (!chat_template) fail(chat_template.failure().code, "{}", chat_template.failure().message);
-  return for_each_line(
-      [&](const std::string& line) -> json { return render(*chat_template, ordered_json::parse(line), tokenizer); });
+  return for_each_line([&](const ordered_json& line) -> json { return render(*chat_template, line, tokenizer); });
 }
 
 }  // namespace

@@ -36,7 +36,9 @@ nlohmann::json parse_json(std::string_view text, const std::string& name) {
   try {
     return nlohmann::json::parse(text);
   } catch (const nlohmann::json::exception& error) {
-    fail(ErrorCode::kCorrupt, "{} is not JSON: {}", name, error.what());
+    const auto* at = dynamic_cast<const nlohmann::json::parse_error*>(&error);
+    fail(ErrorCode::kCorrupt, "{}: not valid JSON{}", name,
+         at != nullptr ? fmt::format(" at byte {}", at->byte) : ", or a number that is out of range");
   }
 }
 

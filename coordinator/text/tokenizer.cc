@@ -60,7 +60,13 @@ std::unique_ptr<Pipeline> load_json_file(const fs::path& path) {
   }
   std::vector<JsonAt> configs;
   for (size_t i = 0; i < parsed.size(); ++i) configs.emplace_back(parsed[i], names[i]);
-  auto pipeline = text::load_tokenizer_json(read_file(path), path.string(), configs);
+  const std::string json = read_file(path);
+  if (const size_t first = json.find_first_not_of(" \t\r\n"); first == std::string::npos || json[first] != '{')
+    fail(ErrorCode::kUnsupported,
+         "{} is no tokenizer.json of Hugging Face (a JSON object) and no GGUF file; SentencePiece .model, tiktoken, "
+         "vocabulary and merges files are not read: save the tokenizer as tokenizer.json",
+         path.string());
+  auto pipeline = text::load_tokenizer_json(json, path.string(), configs);
   const auto chat_template = companion(path, "chat_template.jinja");
   if (chat_template && fs::is_regular_file(*chat_template)) pipeline->chat_template = read_file(*chat_template);
   return pipeline;

@@ -164,8 +164,9 @@ class GgufLoader {
       fail(ErrorCode::kNotFound, "{}: no tokenizer in the file: tokenizer.ggml.model is missing", name_);
     if (*model != "gpt2" && *model != "llama")
       fail(ErrorCode::kUnsupported,
-           "{}: tokenizer.ggml.model: tokenizer model '{}' is not supported; supported are gpt2 and llama", name_,
-           *model);
+           "{}: tokenizer.ggml.model: tokenizer model '{}' is not supported; supported are gpt2 (byte-level BPE) and "
+           "llama (SentencePiece-style BPE)",
+           name_, *model);
     is_spm_ = *model == "llama";
     read_tokens();
     read_special_ids();

@@ -70,8 +70,11 @@ std::unique_ptr<const Model> make_model(const JsonAt& json, Vocabulary& vocabula
   const std::string type = json.string_or("type", json.find("merges") ? "BPE" : "");
   if (type == "BPE") return make_bpe_model(json, vocabulary);
   if (type == "WordLevel") return make_word_level_model(json, vocabulary);
-  fail(ErrorCode::kUnsupported, "{}: tokenizer model '{}' is not supported; supported are BPE and WordLevel",
-       json.where(), type.empty() ? "without a type" : type);
+  fail(ErrorCode::kUnsupported,
+       "{}.type: tokenizer model {} is not supported; supported are BPE (of GPT-2, Llama, Qwen, SmolLM and their like) "
+       "and "
+       "WordLevel",
+       json.where(), type.empty() ? "without a type" : "'" + type + "'");
 }
 
 /// "<s>" or {"content": "<s>", ...}; nullopt for null and false.
@@ -138,9 +141,14 @@ std::unique_ptr<Pipeline> load_tokenizer_json(std::string_view json, const std::
                                               const std::vector<JsonAt>& configs) {
   const nlohmann::json parsed = parse_json(json, name);
   const JsonAt root(parsed, name);
+  const JsonAt model = root.member("model");
+  if (!model.json().is_object())
+    model.bad(
+        fmt::format("expected an object, found {}; a tokenizer.json of Hugging Face is read, not a vocabulary alone",
+                    model.json().type_name()));
   auto pipeline = std::make_unique<Pipeline>();
   auto encoder = std::make_unique<JsonEncoder>(pipeline->added);
-  encoder->model = make_model(root.member("model"), pipeline->vocabulary);
+  encoder->model = make_model(model, pipeline->vocabulary);
   if (const auto normalizer = root.find("normalizer")) encoder->normalizer = make_normalizer(*normalizer);
   if (const auto pre_tokenizer = root.find("pre_tokenizer"))
     encoder->pre_tokenizer = make_pre_tokenizer(*pre_tokenizer);

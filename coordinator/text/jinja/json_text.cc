@@ -19,13 +19,13 @@ std::string json_string(std::string_view text, JsonStyle::Ascii ascii) {
     const auto c = static_cast<uint32_t>(next_char(text, at));
     switch (c) {
       case '"': out += "\\\""; continue;
-      case '\\': out += "\\\\"; continue;
-      case '\n': out += "\\n"; continue;
-      case '\r': out += "\\r"; continue;
-      case '\t': out += "\\t"; continue;
       case '\f': out += "\\f"; continue;
       case '\b': out += "\\b"; continue;
       default: break;
+    }
+    if (const std::string_view escape = short_escape(c); !escape.empty()) {
+      out += escape;
+      continue;
     }
     if (c >= 0x20 && (c < 0x7f || ascii == JsonStyle::Ascii::kKeep)) {
       out += text.substr(begin, at - begin);

@@ -103,6 +103,16 @@ std::string repr(Interpreter& interpreter, const Value& value) {
   return printer.take();
 }
 
+std::string_view short_escape(char32_t c) {
+  switch (c) {
+    case '\\': return "\\\\";
+    case '\n': return "\\n";
+    case '\r': return "\\r";
+    case '\t': return "\\t";
+    default: return "";
+  }
+}
+
 std::string quoted(std::string_view text) {
   const bool has_single = text.find('\'') != std::string_view::npos;
   const char quote = has_single && text.find('"') == std::string_view::npos ? '"' : '\'';
@@ -110,15 +120,11 @@ std::string quoted(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     const size_t begin = at;
     const char32_t c = next_char(text, at);
-    if (c == static_cast<char32_t>(quote) || c == '\\') {
+    if (c == static_cast<char32_t>(quote)) {
       out += '\\';
-      out += static_cast<char>(c);
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
+      out += quote;
+    } else if (const std::string_view escape = short_escape(c); !escape.empty()) {
+      out += escape;
     } else if (is_printable(c)) {
       out += text.substr(begin, at - begin);
     } else if (c < 0x100) {

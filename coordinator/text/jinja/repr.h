@@ -15,6 +15,8 @@ std::string str(Interpreter& interpreter, const Value& value);
 std::string repr(Interpreter& interpreter, const Value& value);
 /// repr of a string: quotes and escapes as Python chooses them.
 std::string quoted(std::string_view text);
+/// The two-character escape that Python and JSON share for `c` (backslash, newline, carriage return, tab), or "".
+std::string_view short_escape(char32_t c);
 /// repr of a float: the shortest digits that read back the same.
 std::string float_text(double value);
 /// & < > " ' as MarkupSafe escapes them.

@@ -62,11 +62,11 @@ struct DictObject;
 
 class Value {
  public:
-  Value() : kind_(Kind::kNone), int_(0) {}
-  explicit Value(bool value) : kind_(Kind::kBool), int_(value) {}
-  explicit Value(int64_t value) : kind_(Kind::kInt), int_(value) {}
-  explicit Value(double value) : kind_(Kind::kFloat), float_(value) {}
-  Value(Kind kind, std::shared_ptr<Object> object) : kind_(kind), int_(0), object_(std::move(object)) {}
+  Value() : kind_(Kind::kNone), scalar_{.integer = 0} {}
+  explicit Value(bool value) : kind_(Kind::kBool), scalar_{.integer = value} {}
+  explicit Value(int64_t value) : kind_(Kind::kInt), scalar_{.integer = value} {}
+  explicit Value(double value) : kind_(Kind::kFloat), scalar_{.number = value} {}
+  Value(Kind kind, std::shared_ptr<Object> object) : kind_(kind), scalar_{.integer = 0}, object_(std::move(object)) {}
 
   Kind kind() const { return kind_; }
   bool is(Kind kind) const { return kind_ == kind; }
@@ -78,8 +78,8 @@ class Value {
   bool is_number() const { return is_integral() || kind_ == Kind::kFloat; }
   bool is_list_or_tuple() const { return kind_ == Kind::kList || kind_ == Kind::kTuple; }
 
-  int64_t integer() const { return int_; }
-  double number() const { return kind_ == Kind::kFloat ? float_ : static_cast<double>(int_); }
+  int64_t integer() const { return scalar_.integer; }
+  double number() const { return kind_ == Kind::kFloat ? scalar_.number : static_cast<double>(scalar_.integer); }
   const std::string& text() const;
   bool is_markup() const;
   const std::vector<Value>& items() const;
@@ -93,9 +93,9 @@ class Value {
  private:
   Kind kind_;
   union {
-    int64_t int_;
-    double float_;
-  };
+    int64_t integer;
+    double number;
+  } scalar_;
   std::shared_ptr<Object> object_;
 };
 
