@@ -20,6 +20,7 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/load_client.h"
+#include "coordinator/commands/parse_arguments.h"
 #include "coordinator/commands/progress.h"
 
 namespace chorale::coordinator {
@@ -62,7 +63,7 @@ LoadOptions read_options(const cxxopts::ParseResult& arguments) {
   load.prompt_len = arguments["prompt-len"].as<int>();
   load.max_tokens = arguments["max-tokens"].as<int>();
   load.temperature = arguments["temperature"].as<double>();
-  load.seed = arguments["seed"].as<uint64_t>();
+  load.seed = seed_of(arguments);
   load.timeout = std::chrono::seconds(arguments["timeout"].as<int>());
   const auto at_least = [](const char* name, int value, int least, int most) {
     if (value < least || value > most)
@@ -202,14 +203,14 @@ int run_bench_serve(int argc, char** argv) {
       ("api-key", "sent as bearer token; default: CHORALE_API_KEY", cxxopts::value<std::string>())  //
       ("num-requests", "requests in all", cxxopts::value<int>()->default_value("64"))               //
       ("request-rate", "requests a second, Poisson; 0: as many as --concurrency allows",
-       cxxopts::value<double>()->default_value("0"))                                             //
-      ("concurrency", "most requests under way", cxxopts::value<int>()->default_value("16"))     //
-      ("prompt-len", "tokens of each prompt", cxxopts::value<int>()->default_value("128"))       //
-      ("max-tokens", "tokens of each answer", cxxopts::value<int>()->default_value("64"))        //
-      ("temperature", "0 is greedy", cxxopts::value<double>()->default_value("0"))               //
-      ("seed", "of prompts, rate and sampling", cxxopts::value<uint64_t>()->default_value("1"))  //
-      ("timeout", "seconds for one request", cxxopts::value<int>()->default_value("600"))        //
-      ("json", "print one JSON list of rows")                                                    //
+       cxxopts::value<double>()->default_value("0"))                                                //
+      ("concurrency", "most requests under way", cxxopts::value<int>()->default_value("16"))        //
+      ("prompt-len", "tokens of each prompt", cxxopts::value<int>()->default_value("128"))          //
+      ("max-tokens", "tokens of each answer", cxxopts::value<int>()->default_value("64"))           //
+      ("temperature", "0 is greedy", cxxopts::value<double>()->default_value("0"))                  //
+      ("seed", "of prompts, rate and sampling", cxxopts::value<std::string>()->default_value("1"))  //
+      ("timeout", "seconds for one request", cxxopts::value<int>()->default_value("600"))           //
+      ("json", "print one JSON list of rows")                                                       //
       ("h,help", "print this");
   const auto arguments = options.parse(argc, argv);
   if (arguments.count("help") != 0) {

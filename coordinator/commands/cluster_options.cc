@@ -7,6 +7,7 @@
 #include <cxxopts.hpp>
 
 #include "comm/base/error.h"
+#include "coordinator/commands/parse_arguments.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -92,7 +93,7 @@ void add_cluster_options(cxxopts::Options& options) {
       ("chat-template", "Jinja file instead of the model's own", text())                                         //
       ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                             //
       ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())  //
-      ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<uint64_t>());
+      ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<std::string>());
   options.add_options("Layout")                                                                              //
       ("tp,tensor-parallel-size", "--tensor-parallel-size: ranks that share each layer's heads", number(1))  //
       ("pp,pipeline-parallel-size", "--pipeline-parallel-size: stages that share the layers", number(1))     //
@@ -129,7 +130,7 @@ ClusterOptions read_cluster_options(const cxxopts::ParseResult& arguments) {
   if (arguments.count("served-model-name") != 0)
     options.served_model_names = arguments["served-model-name"].as<std::vector<std::string>>();
   options.chat_template = arguments["chat-template"].as<std::string>();
-  if (arguments.count("seed") != 0) options.seed = arguments["seed"].as<uint64_t>();
+  if (arguments.count("seed") != 0) options.seed = seed_of(arguments);
   options.log_level = log_level_from_string(arguments["log-level"].as<std::string>());
   return options;
 }

@@ -213,7 +213,7 @@ std::vector<std::string> read_lines(const std::string& path) {
   std::istream& in = path == "-" ? std::cin : file;
   std::vector<std::string> lines;
   for (std::string line; std::getline(in, line);)
-    if (line.find_first_not_of(" \t\r") != std::string::npos) lines.push_back(line);
+    if (!is_blank(line)) lines.push_back(line);
   return lines;
 }
 
@@ -226,7 +226,7 @@ std::string body_of(const cxxopts::ParseResult& arguments) {
     body["prompt"] = arguments["prompt"].as<std::string>();
   body["max_tokens"] = arguments["max-tokens"].as<int>();
   body["temperature"] = arguments["temperature"].as<double>();
-  if (arguments.count("seed") != 0) body["seed"] = arguments["seed"].as<uint64_t>();
+  if (arguments.count("seed") != 0) body["seed"] = seed_of(arguments);
   return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 

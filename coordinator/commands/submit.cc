@@ -20,6 +20,7 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/load_client.h"
+#include "coordinator/commands/parse_arguments.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -49,7 +50,7 @@ cxxopts::Options make_options() {
       ("temperature", "0 is greedy", cxxopts::value<double>())                                                        //
       ("top-p", "nucleus", cxxopts::value<double>())                                                                  //
       ("top-k", "most likely tokens to choose from", cxxopts::value<int64_t>())                                       //
-      ("seed", "same seed, same answer", cxxopts::value<uint64_t>())                                                  //
+      ("seed", "same seed, same answer", cxxopts::value<std::string>())                                               //
       ("n", "answers to each prompt", cxxopts::value<int64_t>())                                                      //
       ("stop", "stop string; may be given several times", cxxopts::value<std::vector<std::string>>())                 //
       ("stream", "print the text as it comes (default on a terminal, for one job)")                                   //
@@ -86,7 +87,7 @@ void add_fields(const cxxopts::ParseResult& arguments, Json& body) {
   add("temperature", "temperature", [&] { return arguments["temperature"].as<double>(); });
   add("top-p", "top_p", [&] { return arguments["top-p"].as<double>(); });
   add("top-k", "top_k", [&] { return arguments["top-k"].as<int64_t>(); });
-  add("seed", "seed", [&] { return arguments["seed"].as<uint64_t>(); });
+  add("seed", "seed", [&] { return seed_of(arguments); });
   add("n", "n", [&] { return arguments["n"].as<int64_t>(); });
   add("stop", "stop", [&] { return arguments["stop"].as<std::vector<std::string>>(); });
 }
@@ -114,7 +115,7 @@ std::vector<std::string> read_bodies(const cxxopts::ParseResult& arguments) {
       const std::string line = text.substr(at, end - at);
       at = end + 1;
       ++number;
-      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      if (is_blank(line)) continue;
       Json body = Json::parse(line, nullptr, false);
       if (!body.is_object()) fail(ErrorCode::kInvalidArgument, "--jobs: line {} is not a JSON object", number);
       bodies.push_back(std::move(body));
@@ -167,7 +168,7 @@ class Printer {
     answers_[index] = std::move(answer);
     for (; next_ < answers_.size() && answers_[next_]; ++next_) print(next_, *answers_[next_]);
   }
-  /// One line for people; 1 when a job failed.
+  /// One line for people; 1 when a job failed. No speed where nothing was made: the errors have said why.
   int finish(double seconds) const {
     size_t num_failed = 0, num_done = 0;
     int64_t num_tokens = 0;
@@ -178,6 +179,10 @@ class Printer {
       if (!answer->error.empty()) ++num_failed;
       num_tokens += answer->num_tokens;
       if (answer->first_token_seconds) first.push_back(*answer->first_token_seconds);
+    }
+    if (num_failed == num_done) {
+      if (answers_.size() > 1) fmt::print(stderr, "0 of {} jobs succeeded ({} failed)\n", answers_.size(), num_failed);
+      return num_done == answers_.size() && num_failed == 0 ? kExitOk : kExitFailure;
     }
     std::string line = fmt::format("{} tokens in {:.2f} s, {:.1f} tokens/s", num_tokens, seconds,
                                    seconds > 0 ? static_cast<double>(num_tokens) / seconds : 0.0);

@@ -43,6 +43,54 @@ def test_plan_json():
     assert {r["stage"] for r in plan["ranks"]} == {0, 1} and {r["tp"] for r in plan["ranks"]} == {0, 1, 2}
 
 
+def test_plan_says_whether_the_kv_cache_is_capped_at_the_need():
+    def plan(*flags):
+        command = ("plan", "--model", shared("models/stories260K"), "--max-num-seqs", 2, "--max-model-len", 256, *flags)
+        return json.loads(run(*command, "--json").stdout), run(*command).stdout
+    facts, text = plan("--kv-cache-memory-bytes", "2G")
+    assert facts["num_kv_blocks"] == 2 * 16 < facts["affordable_kv_blocks"] and facts["kv_capped_at_need"] is True
+    assert "capped at what 2 sequences" in text and str(facts["affordable_kv_blocks"]) in text
+    facts, text = plan("--kv-cache-memory-bytes", "500K")
+    assert facts["num_kv_blocks"] == facts["affordable_kv_blocks"] < 32 and facts["kv_capped_at_need"] is False
+    assert "capped" not in text
+
+
+@pytest.mark.parametrize("flags,says", [
+    (["--kv-cache-memory-bytes", 100], "no length fits, or raise --kv-cache-memory-bytes to 655360 bytes"),
+    (["--kv-cache-memory-bytes", 50000], "--max-model-len 32 fits, or raise --kv-cache-memory-bytes to 655360 bytes"),
+    (["--num-kv-blocks", 2], "--max-model-len 32 fits, or raise --num-kv-blocks to 32"),
+    (["--num-kv-blocks", 100000000], "MiB too little")])
+def test_a_plan_that_cannot_fit_exits_1_and_says_what_would(flags, says):
+    done = run("plan", "--model", shared("models/stories260K"), *flags)
+    assert done.returncode == 1 and says in done.stderr and done.stdout == "", done.stderr
+
+
+@pytest.mark.parametrize("seed,same", [("-3", 2**64 - 3), ("-9223372036854775808", 2**63), ("18446744073709551615", -1)])
+def test_seeds_are_any_64_bit_integer_as_in_the_http_api(tmp_path, seed, same):
+    model, flags = shared("models/stories260K"), ("--prompt", "Once", "--temperature", 1, "--max-tokens", 8, "--json")
+    by_flag = run("generate", "--model", model, *flags, "--seed", seed)
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text(json.dumps({"prompt": "Once", "temperature": 1, "max_tokens": 8, "seed": same}) + "\n")
+    by_body = run("generate", "--model", model, "--jobs", jobs, "--json")
+    assert by_flag.returncode == 0 and by_flag.stdout == by_body.stdout, by_flag.stderr
+    assert run("plan", "--model", model, "--seed", seed).returncode == 0
+
+
+@pytest.mark.parametrize("seed", ["x", "1.5", "", "18446744073709551616", "-9223372036854775809"])
+def test_what_is_no_64_bit_integer_is_no_seed(seed):
+    done = run("plan", "--model", shared("models/stories260K"), f"--seed={seed}")
+    assert done.returncode == 2 and "--seed" in done.stderr and "64-bit integer" in done.stderr
+
+
+def test_submit_prints_no_speed_when_every_job_failed(tmp_path):
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text('{"prompt": "a"}\n\n{"prompt": "b"}\n')
+    done = run("submit", "--url", "http://127.0.0.1:9", "--jobs", jobs)  # nobody listens there
+    assert done.returncode == 1 and "0 of 2 jobs succeeded (2 failed)" in done.stderr and "tokens" not in done.stderr
+    done = run("submit", "--url", "http://127.0.0.1:9", "--prompt", "a")
+    assert done.returncode == 1 and "tokens" not in done.stderr and "job 0" in done.stderr
+
+
 def test_each_rank_copies_its_own_slices_only():
     """Slices of the ranks add up to the model, but for KV heads that several ranks share and small replicated vectors."""
     model = shared("models/stories260K")
@@ -63,6 +111,19 @@ def test_doctor_json():
     assert {"mpi", "cpu", "memory", "/dev/shm"} <= {f["subject"] for f in findings}
     assert all(f["verdict"] in ("ok", "warn", "fail") for f in findings)
     assert done.returncode == (1 if any(f["verdict"] == "fail" for f in findings) else 0)
+
+
+@pytest.mark.parametrize("file,says", [
+    ("tokenizers/bert-uncased-tokenizer.json", ["WordPiece", "supported are BPE"]),
+    ("tokenizers/llamacpp-golden/ggml-vocab-bert-bge.gguf", ["'bert'", "supported are gpt2"]),
+    ("tokenizers/gpt2-vocab.json", ["tokenizer.json", "model: expected an object"]),
+    ("tokenizers/gpt2-merges.txt", ["tokenizer.json"]),
+    ("tokenizers/seqio-t5style-1000.model", ["tokenizer.json", "SentencePiece"]),
+    ("tokenizers/whisper-multilingual.tiktoken", ["tokenizer.json", "tiktoken"])])
+def test_tokenize_refuses_by_name_and_says_what_is_read(file, says):
+    done = run("tokenize", "--model", shared(file), stdin='"Hello"\n')
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in says) and "exception" not in done.stderr, done.stderr
 
 
 def test_tokenize():
