@@ -12,7 +12,8 @@
 
 namespace chorale::coordinator::bench {
 
-/// Values that do not apply or were not measured are null in JSON and "-" in the table.
+/// Values that do not apply or were not measured are null in JSON and "-" in the table; which bench fills which stands
+/// in README.md.
 struct Row {
   std::string test;  // "pp512", "tg128", "tg128 x16", "all_reduce 8 KiB", "ttft"
   int n = 0;         // samples behind mean, p50, p99

@@ -24,7 +24,8 @@ namespace {
 
 constexpr uint64_t kMostBytes = uint64_t{1} << 30;
 
-bench::Row to_row(const comm::CommBenchRow& measured) {
+/// One thread of each rank measures, and a world of n ranks stands for tp=n. No model runs: no class, no limit.
+bench::Row to_row(const comm::CommBenchRow& measured, int num_ranks) {
   bench::Row row;
   row.test = fmt::format("{} {} {}", measured.test, measured.backend, bench::show_bytes(measured.bytes));
   row.n = measured.num_samples;
@@ -32,6 +33,9 @@ bench::Row to_row(const comm::CommBenchRow& measured) {
   row.p50 = measured.p50_us;
   row.p99 = measured.p99_us;
   row.unit = "us";
+  row.threads = 1;
+  row.tp = num_ranks;
+  row.pp = 1;
   row.extra = {{"bytes", static_cast<double>(measured.bytes)},
                {"ranks", measured.ranks},
                {"algbw_gbps", measured.algbw_gbps},
@@ -120,7 +124,7 @@ int run_bench_comm(int argc, char** argv) {
       measured.push_back(comm::measure_control_link(bytes, bench_options.iterations));
   if (session->rank() != 0) return kExitOk;
   std::vector<bench::Row> rows;
-  for (const comm::CommBenchRow& row : measured) rows.push_back(to_row(row));
+  for (const comm::CommBenchRow& row : measured) rows.push_back(to_row(row, session->size()));
   std::cout << (arguments.count("json") != 0 ? bench::to_json(rows) + "\n" : bench::to_table(rows)) << std::flush;
   return kExitOk;
 }

@@ -73,6 +73,7 @@ def test_comm_over_ranks():
                                   for backend in ("shared_memory", "mpi") for size in (8, 64))
     row = rows["all_reduce shared_memory 8 KiB"]
     assert row["unit"] == "us" and row["bytes"] == 8192 and row["ranks"] == 2 and row["n"] >= 40
+    assert all((r["threads"], r["tp"], r["pp"]) == (1, 2, 1) and r["class"] is None for r in rows.values())
     assert row["busbw_gbps"] == pytest.approx(row["algbw_gbps"])  # 2 (n - 1) / n of two ranks
     assert row["algbw_gbps"] == pytest.approx(8192 / row["mean"] * 1e-3)
 
@@ -80,6 +81,7 @@ def test_comm_over_ranks():
 def test_comm_alone_measures_the_control_link():
     rows = rows_of(run("bench", "comm", "--sizes", "4K", "--iterations", 20, "--json"))
     assert list(rows) == ["control_round_trip tcp 4 KiB"]
+    assert [rows["control_round_trip tcp 4 KiB"][key] for key in ("threads", "tp", "pp")] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("size", ["0", "3", "8Q", "-4", "2000M", "99999999999999999999"])
