@@ -3,21 +3,12 @@
 #include <gtest/gtest.h>
 
 #include "coordinator/bench/load.h"
+#include "tests/support/model_shapes.h"
 
 namespace chorale::coordinator::bench {
 namespace {
 
-ModelCost cost_of_1_1b() {
-  parallel::ModelConfig config;
-  config.vocab_size = 32000;
-  config.hidden_size = 2048;
-  config.intermediate_size = 5632;
-  config.num_layers = 22;
-  config.num_heads = 32;
-  config.num_kv_heads = 4;
-  config.head_dim = 64;
-  return cost_of(config, 2.07e9);
-}
+ModelCost cost_of_1_1b() { return cost_of(test::llama_1_1b_config(), 2.07e9); }
 
 TEST(ModelCost, AgreesWithTheCountByHand) {
   const ModelCost cost = cost_of_1_1b();

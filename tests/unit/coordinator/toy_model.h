@@ -3,6 +3,7 @@
 
 #include "parallel/architecture.h"
 #include "parallel/cluster_plan.h"
+#include "tests/support/model_shapes.h"
 
 namespace chorale::test {
 
@@ -31,19 +32,9 @@ inline const parallel::ArchitectureRegistry::Add kToyArchitecture([] {
   return toy;
 }());
 
-/// SmolLM2-135M's shape: 9 heads, 3 KV heads, 30 layers.
 inline parallel::ModelConfig toy_config() {
-  parallel::ModelConfig config;
+  parallel::ModelConfig config = smollm2_config();
   config.architecture = "toy";
-  config.vocab_size = 49152;
-  config.hidden_size = 576;
-  config.intermediate_size = 1536;
-  config.num_layers = 30;
-  config.num_heads = 9;
-  config.num_kv_heads = 3;
-  config.head_dim = 64;
-  config.max_positions = 8192;
-  config.rope.rotary_dim = 64;
   config.stored_dtype = DType::kBF16;
   return config;
 }

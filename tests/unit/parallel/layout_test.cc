@@ -2,25 +2,12 @@
 
 #include "comm/base/error.h"
 #include "parallel/layout.h"
+#include "tests/support/model_shapes.h"
 
 namespace chorale::parallel {
 namespace {
 
-/// SmolLM2-135M: 9 heads and 3 KV heads, so that most tp split unevenly.
-ModelConfig smollm2() {
-  ModelConfig config;
-  config.architecture = "llama";
-  config.vocab_size = 49152;
-  config.hidden_size = 576;
-  config.intermediate_size = 1536;
-  config.num_layers = 30;
-  config.num_heads = 9;
-  config.num_kv_heads = 3;
-  config.head_dim = 64;
-  config.max_positions = 8192;
-  config.rope.rotary_dim = 64;
-  return config;
-}
+using test::smollm2_config;
 
 std::string error_of(const ModelConfig& config, const LayoutRequest& request) {
   try {
@@ -32,7 +19,7 @@ std::string error_of(const ModelConfig& config, const LayoutRequest& request) {
 }
 
 TEST(Leaves, FollowTheContract) {
-  const ModelConfig config = smollm2();
+  const ModelConfig config = smollm2_config();
   EXPECT_EQ(num_attention_leaves(config), 9);
   EXPECT_EQ(num_mlp_leaves(config), 16);
   EXPECT_EQ(heads_of(config, {5, 9}), (Range{5, 9}));
@@ -42,7 +29,7 @@ TEST(Leaves, FollowTheContract) {
 
 TEST(Leaves, CoverEveryItemOnceForAnySizes) {
   for (int heads = 1; heads <= 70; ++heads) {
-    ModelConfig config = smollm2();
+    ModelConfig config = smollm2_config();
     config.num_heads = heads;
     config.num_kv_heads = 1;
     config.intermediate_size = 17 * heads + 3;
@@ -61,7 +48,7 @@ TEST(Leaves, CoverEveryItemOnceForAnySizes) {
 }
 
 TEST(Layout, CutsNineHeadsForTwoThreeAndFour) {
-  const ModelConfig config = smollm2();
+  const ModelConfig config = smollm2_config();
   const Layout two = make_layout(config, {.tp = 2});
   EXPECT_EQ(two.attention_leaves, (std::vector<comm::LeafRange>{{0, 5}, {5, 9}}));
   EXPECT_EQ(kv_heads_of(config, heads_of(config, two.attention_leaves[0])), (Range{0, 2}));
@@ -73,7 +60,7 @@ TEST(Layout, CutsNineHeadsForTwoThreeAndFour) {
 }
 
 TEST(Layout, SplitsTheVocabularyAtChunks) {
-  ModelConfig config = smollm2();
+  ModelConfig config = smollm2_config();
   config.vocab_size = 2500;
   const Layout layout = make_layout(config, {.tp = 4});
   int64_t next = 0;
@@ -86,7 +73,7 @@ TEST(Layout, SplitsTheVocabularyAtChunks) {
 }
 
 TEST(Layout, BalancesStagesByCost) {
-  const ModelConfig config = smollm2();
+  const ModelConfig config = smollm2_config();
   const Layout layout = make_layout(config, {.tp = 1, .pp = 2});
   // lm_head weighs as much as about eight layers, so the last stage gets fewer.
   EXPECT_GT(layout.stage_layers[0].size(), layout.stage_layers[1].size());
@@ -103,7 +90,7 @@ TEST(Layout, BalancesStagesByCost) {
 }
 
 TEST(Layout, RefusesWhatCannotBeCut) {
-  const ModelConfig config = smollm2();
+  const ModelConfig config = smollm2_config();
   EXPECT_EQ(error_of(config, {.tp = 10}),
             "tp=10 is more than this model can be cut into: it has 9 attention leaves and 16 MLP leaves; use tp <= 9");
   EXPECT_EQ(error_of(config, {.tp = 1, .pp = 31}), "pp=31 is more than the model's 30 layers; use pp <= 30");
@@ -119,7 +106,7 @@ TEST(Layout, RefusesWhatCannotBeCut) {
 }
 
 TEST(Layout, SurvivesEncoding) {
-  const Layout layout = make_layout(smollm2(), {.tp = 3, .pp = 2, .stages = {}, .shares = {2, 1, 1}});
+  const Layout layout = make_layout(smollm2_config(), {.tp = 3, .pp = 2, .stages = {}, .shares = {2, 1, 1}});
   ByteWriter out;
   layout.encode(out);
   const Bytes bytes = out.take();
@@ -129,7 +116,7 @@ TEST(Layout, SurvivesEncoding) {
 }
 
 TEST(ModelConfig, SurvivesEncodingAndNamesWhatIsWrong) {
-  ModelConfig config = smollm2();
+  ModelConfig config = smollm2_config();
   config.rope.scaling = RopeScaling::kYarn;
   config.rope.original_max_positions = 64;
   config.rope.attention_factor = 1.25;
@@ -151,7 +138,7 @@ TEST(ModelConfig, SurvivesEncodingAndNamesWhatIsWrong) {
 }
 
 TEST(Slices, OfAllRanksCoverEachWeight) {
-  const ModelConfig config = smollm2();
+  const ModelConfig config = smollm2_config();
   for (int tp : {1, 2, 3, 4, 7}) {
     const Layout layout = make_layout(config, {.tp = tp});
     int64_t q_rows = 0, wo_columns = 0, down_columns = 0, vocab = 0;
