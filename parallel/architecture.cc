@@ -78,7 +78,7 @@ void drop_ids_outside(ModelConfig& config) {
   if (config.bos_id && is_outside(*config.bos_id)) config.bos_id.reset();
   std::erase_if(config.eos_ids, is_outside);
   std::ranges::sort(config.eos_ids);
-  config.eos_ids.erase(std::ranges::unique(config.eos_ids).begin(), config.eos_ids.end());
+  config.eos_ids.erase(std::unique(config.eos_ids.begin(), config.eos_ids.end()), config.eos_ids.end());
 }
 
 // What most numbers are stored in; quantised ones count as bf16.
