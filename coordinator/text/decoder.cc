@@ -255,10 +255,10 @@ size_t count(const JsonAt& json, std::string_view key) {
 
 class DecodeChain::Output : public DecodeStage {
  public:
-  void push(std::string_view text, TokenPart /*part*/) override { text_.append(text); }
+  void push(std::string_view piece, TokenPart /*part*/) override { text.append(piece); }
   void finish() override {}
-  void cut() override { text_.clear(); }
-  std::string text_;
+  void cut() override { text.clear(); }
+  std::string text;
 };
 
 Decoder::Decoder() {
@@ -354,6 +354,6 @@ DecodeChain::~DecodeChain() = default;
 void DecodeChain::push(std::string_view token) { first_->push(token, TokenPart::kWhole); }
 void DecodeChain::finish() { first_->finish(); }
 void DecodeChain::cut() { first_->cut(); }
-std::string DecodeChain::take() { return std::exchange(output_->text_, {}); }
+std::string DecodeChain::take() { return std::exchange(output_->text, {}); }
 
 }  // namespace chorale::coordinator::text

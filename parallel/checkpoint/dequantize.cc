@@ -165,11 +165,11 @@ void q6_k(const std::byte* block, float* out) {
   }
 }
 
-template <void (*decode)(const std::byte*, float*)>
+template <void (*kDecode)(const std::byte*, float*)>
 void each_block(StorageType type, const std::byte* in, int64_t num_blocks, float* out) {
   const int bytes = block_bytes(type);
   const int elements = block_elements(type);
-  for (int64_t i = 0; i < num_blocks; ++i) decode(in + i * bytes, out + i * elements);
+  for (int64_t i = 0; i < num_blocks; ++i) kDecode(in + i * bytes, out + i * elements);
 }
 
 }  // namespace
