@@ -135,9 +135,9 @@ class Gpt2 final : public Decoder {
   std::optional<Embedding> positions_;
 };
 
-const parallel::ArchitectureRegistry::Add add_architecture(
+const parallel::ArchitectureRegistry::Add kAddArchitecture(
     {"gpt2", {"gpt2"}, {"gpt2"}, config_from_hf, config_from_gguf, weights, {".attn.bias", ".attn.masked_bias"}});
-const ModelRegistry::Add add_model({"gpt2", make<Gpt2>});
+const ModelRegistry::Add kAddModel({"gpt2", make<Gpt2>});
 
 }  // namespace
 }  // namespace chorale::worker

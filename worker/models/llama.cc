@@ -44,14 +44,14 @@ std::vector<parallel::WeightSpec> weights(const ModelConfig& config) {
   return decoder_weights(config, parallel::RowOrder::kInterleavedHalves);
 }
 
-const parallel::ArchitectureRegistry::Add add_architecture({"llama",
+const parallel::ArchitectureRegistry::Add kAddArchitecture({"llama",
                                                             {"llama", "mistral"},
                                                             {"llama"},
                                                             config_from_hf,
                                                             config_from_gguf,
                                                             weights,
                                                             {".rotary_emb.inv_freq", "rope_freqs.weight"}});
-const ModelRegistry::Add add_model({"llama", make<Decoder>});
+const ModelRegistry::Add kAddModel({"llama", make<Decoder>});
 
 }  // namespace
 }  // namespace chorale::worker

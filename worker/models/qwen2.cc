@@ -26,14 +26,14 @@ std::vector<parallel::WeightSpec> weights(const ModelConfig& config) {
   return decoder_weights(config, parallel::RowOrder::kPlain);
 }
 
-const parallel::ArchitectureRegistry::Add add_architecture({"qwen2",
+const parallel::ArchitectureRegistry::Add kAddArchitecture({"qwen2",
                                                             {"qwen2"},
                                                             {"qwen2"},
                                                             config_from_hf,
                                                             config_from_gguf,
                                                             weights,
                                                             {".rotary_emb.inv_freq", "rope_freqs.weight"}});
-const ModelRegistry::Add add_model({"qwen2", make<Decoder>});
+const ModelRegistry::Add kAddModel({"qwen2", make<Decoder>});
 
 }  // namespace
 }  // namespace chorale::worker

@@ -28,14 +28,14 @@ std::vector<parallel::WeightSpec> weights(const ModelConfig& config) {
   return decoder_weights(config, parallel::RowOrder::kPlain);
 }
 
-const parallel::ArchitectureRegistry::Add add_architecture({"qwen3",
+const parallel::ArchitectureRegistry::Add kAddArchitecture({"qwen3",
                                                             {"qwen3"},
                                                             {"qwen3"},
                                                             config_from_hf,
                                                             config_from_gguf,
                                                             weights,
                                                             {".rotary_emb.inv_freq", "rope_freqs.weight"}});
-const ModelRegistry::Add add_model({"qwen3", make<Decoder>});
+const ModelRegistry::Add kAddModel({"qwen3", make<Decoder>});
 
 }  // namespace
 }  // namespace chorale::worker
