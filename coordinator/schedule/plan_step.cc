@@ -153,8 +153,8 @@ bool Scheduler::may_admit(const SequenceState& sequence) const {
 bool Scheduler::is_urgent_waiting() const {
   for (const auto& [rank, waiting] : waiting_) {
     if (!may_admit(*waiting)) continue;
-    return std::ranges::any_of(running_,
-                               [&](const SequenceState* s) { return s->rank.priority > waiting->rank.priority; });
+    const int priority = waiting->rank.priority;
+    return std::ranges::any_of(running_, [&](const SequenceState* s) { return s->rank.priority > priority; });
   }
   return false;
 }
