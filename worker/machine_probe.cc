@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "comm/base/tensor.h"
+#include "worker/thread_pool.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

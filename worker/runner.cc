@@ -5,6 +5,7 @@
 #include "comm/base/error.h"
 #include "worker/layers/linear.h"
 #include "worker/ops/embedding.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

@@ -7,6 +7,7 @@
 #include "worker/ops/embedding.h"
 #include "worker/ops/logits.h"
 #include "worker/runner.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

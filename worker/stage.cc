@@ -3,6 +3,7 @@
 #include "comm/base/error.h"
 #include "comm/base/log.h"
 #include "parallel/host_facts.h"
+#include "worker/thread_pool.h"
 #include "worker/weights/weight_loader.h"
 
 namespace chorale::worker {

@@ -32,5 +32,7 @@ inline BFloat16 to_bf16(float x) {
 }
 
 float to_float(Float16 x);
+/// Round to nearest even; overflow gives infinity, NaN stays NaN (quiet).
+Float16 to_f16(float x);
 
 }  // namespace chorale

@@ -1,5 +1,5 @@
 // TensorView names memory that somebody else owns: pointer, dtype, device, shape (row-major, dense). Tensor owns one
-// host buffer, 64-byte aligned. Neither knows a model or a job, and neither computes.
+// buffer of the host (64-byte aligned) or of a device. Neither knows a model or a job, and neither computes.
 #pragma once
 
 #include <array>
@@ -10,13 +10,11 @@
 #include <span>
 #include <string>
 
+#include "comm/base/device.h"
 #include "comm/base/dtype.h"
 #include "comm/base/error.h"
 
 namespace chorale {
-
-enum class DeviceKind : uint8_t { kCpu, kCuda, kEmulator };
-std::string_view to_string(DeviceKind kind);
 
 constexpr int kMaxDims = 5;
 
@@ -57,6 +55,10 @@ struct DTypeOf<BFloat16> {
   static constexpr DType value = DType::kBF16;
 };
 template <>
+struct DTypeOf<Float16> {
+  static constexpr DType value = DType::kF16;
+};
+template <>
 struct DTypeOf<int32_t> {
   static constexpr DType value = DType::kI32;
 };
@@ -82,6 +84,8 @@ class Tensor {
   Tensor() = default;
   /// Zeroed memory, 64-byte aligned; large buffers are advised to use huge pages. Throws Error{kResourceExhausted}.
   Tensor(DType dtype, Shape shape);
+  /// Zeroed memory of `device`, which must outlive it.
+  Tensor(Device& device, DType dtype, Shape shape);
   const TensorView& view() const { return view_; }
   operator const TensorView&() const { return view_; }  // NOLINT(google-explicit-constructor)
   const Shape& shape() const { return view_.shape; }
@@ -89,14 +93,16 @@ class Tensor {
   T* as() const {
     return view_.as<T>();
   }
-  Tensor clone() const;
+  Tensor clone() const;  // REQUIRES: memory that the host can read
 
  private:
   struct Free {
-    size_t mapped_bytes;  // 0: from aligned_alloc
+    size_t mapped_bytes = 0;   // 0: from aligned_alloc
+    Device* device = nullptr;  // nullptr: the host's
+    size_t device_bytes = 0;
     void operator()(void* p) const;
   };
-  std::unique_ptr<void, Free> buffer_{nullptr, Free{0}};
+  std::unique_ptr<void, Free> buffer_{nullptr, Free{}};
   TensorView view_;
 };
 

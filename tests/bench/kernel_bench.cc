@@ -13,6 +13,7 @@
 #include "worker/machine_probe.h"
 #include "worker/ops/attention.h"
 #include "worker/ops/linear.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

@@ -2,6 +2,7 @@
 
 #include "worker/layers/linear.h"
 #include "worker/ops/add_residual.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 

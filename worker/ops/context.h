@@ -5,9 +5,10 @@
 #include "comm/base/tensor.h"
 #include "parallel/numerics.h"
 #include "worker/ops/workspace.h"
-#include "worker/thread_pool.h"
 
 namespace chorale::worker {
+
+class ThreadPool;
 
 struct OpContext {
   DeviceKind device = DeviceKind::kCpu;
@@ -15,6 +16,7 @@ struct OpContext {
   parallel::Isa isa = parallel::Isa::kScalar;
   ThreadPool& pool;
   Workspace& scratch;
+  Stream* stream = nullptr;  // where a device's kernels are launched; nullptr on the CPU
 };
 
 }  // namespace chorale::worker

@@ -9,11 +9,11 @@ inline constexpr int kExpTerms = 6;
 inline constexpr float kExpPoly[kExpTerms] = {0.0001989098846f, 0.001393364786f, 0.008333310928f,
                                               0.04166646494f,   0.1666666668f,   0.5000000013f};
 inline constexpr float kLog2E = 1.44269504088896341f;
-inline constexpr float kLn2High = 0x1.62e4p-1f;           // 15 bits: n * kLn2High is exact
-inline constexpr float kLn2Low = 0x1.7f7d1cf79abcap-20f;  // ln 2 - kLn2High
-inline constexpr float kRoundMagic = 12582912.0f;         // 1.5 * 2^23: adding it rounds to an integer
-inline constexpr float kExpLowest = -87.3365447505531f;   // ln 2^-126
-inline constexpr float kExpHighest = 88.7228390520684f;   // ln FLT_MAX
+inline constexpr float kLn2High = 0x1.62e4p-1f;          // 15 bits: n * kLn2High is exact
+inline constexpr float kLn2Low = 0x1.7f7d1cp-20f;        // ln 2 - kLn2High
+inline constexpr float kRoundMagic = 12582912.0f;        // 1.5 * 2^23: adding it rounds to an integer
+inline constexpr float kExpLowest = -87.3365447505531f;  // ln 2^-126
+inline constexpr float kExpHighest = 88.7228390520684f;  // ln FLT_MAX
 
 // tanh: (tanh(x) / x - 1) / x^2 as a polynomial in x^2 below kTanhSplit, else by exp
 inline constexpr int kTanhTerms = 6;

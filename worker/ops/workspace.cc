@@ -7,8 +7,15 @@ namespace {
 constexpr size_t kAlignment = 64;
 }  // namespace
 
-Workspace::Workspace(size_t bytes) {
-  chunks_.emplace_back(DType::kU8, Shape{static_cast<int64_t>(std::max(bytes, kAlignment))});
+Workspace::Workspace(size_t bytes) { chunks_.push_back(make_chunk(std::max(bytes, kAlignment))); }
+
+Workspace::Workspace(Device& device, size_t bytes) : device_(&device) {
+  chunks_.push_back(make_chunk(std::max(bytes, kAlignment)));
+}
+
+Tensor Workspace::make_chunk(size_t bytes) const {
+  const Shape shape{static_cast<int64_t>(bytes)};
+  return device_ == nullptr ? Tensor(DType::kU8, shape) : Tensor(*device_, DType::kU8, shape);
 }
 
 void* Workspace::take_bytes(size_t bytes) {
@@ -19,7 +26,7 @@ void* Workspace::take_bytes(size_t bytes) {
   }
   if (chunk_ == chunks_.size()) {
     const size_t size = std::max(bytes, 2 * chunks_.back().view().size_bytes());
-    chunks_.emplace_back(DType::kU8, Shape{static_cast<int64_t>(size)});
+    chunks_.push_back(make_chunk(size));
   }
   void* p = static_cast<std::byte*>(chunks_[chunk_].view().data) + used_;
   used_ += bytes;

@@ -9,6 +9,7 @@
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

@@ -12,6 +12,7 @@
 #include "worker/ops/context.h"
 #include "worker/ops/kernel.h"
 #include "worker/ops/matrix_view.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 

@@ -1,4 +1,5 @@
 #include "worker/kernels/cpu/attention_tiles.h"
+#include "worker/thread_pool.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,4 +1,5 @@
 #include "worker/kernels/cpu/linear_panels.h"
+#include "worker/thread_pool.h"
 
 #include <algorithm>
 

@@ -17,6 +17,7 @@
 #include "worker/ops/rms_norm.h"
 #include "worker/ops/rope.h"
 #include "worker/ops/silu_mul.h"
+#include "worker/thread_pool.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")

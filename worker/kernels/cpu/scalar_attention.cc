@@ -9,6 +9,7 @@
 #include "worker/ops/attention.h"
 #include "worker/ops/kernel.h"
 #include "worker/ops/math.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

@@ -13,6 +13,7 @@
 #include "worker/ops/math.h"
 #include "worker/ops/rope.h"
 #include "worker/ops/silu_mul.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

@@ -7,6 +7,7 @@
 #include "worker/kernels/cpu/scalar_support.h"
 #include "worker/ops/kernel.h"
 #include "worker/ops/linear.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

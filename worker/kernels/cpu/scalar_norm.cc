@@ -7,6 +7,7 @@
 #include "worker/ops/kernel.h"
 #include "worker/ops/layer_norm.h"
 #include "worker/ops/rms_norm.h"
+#include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {

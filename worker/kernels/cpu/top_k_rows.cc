@@ -1,4 +1,5 @@
 #include "worker/kernels/cpu/top_k_rows.h"
+#include "worker/thread_pool.h"
 
 #include <algorithm>
 #include <limits>

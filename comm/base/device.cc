@@ -1,0 +1,29 @@
+#include "comm/base/device.h"
+
+#include <array>
+
+#include "comm/base/error.h"
+
+namespace chorale {
+namespace {
+constexpr std::array<std::string_view, 3> kNames{"cpu", "cuda", "emulator"};
+}  // namespace
+
+std::string_view to_string(DeviceKind kind) { return kNames[static_cast<size_t>(kind)]; }
+
+DeviceKind device_kind_from_string(std::string_view name) {
+  for (size_t i = 0; i < kNames.size(); ++i)
+    if (kNames[i] == name) return static_cast<DeviceKind>(i);
+  fail(ErrorCode::kInvalidArgument, "unknown device '{}'; one of {}", name, fmt::join(kNames, ", "));
+}
+
+std::unique_ptr<Device> open_device(DeviceKind kind, int index) {
+  const DeviceEntry* entry = DeviceRegistry::find(to_string(kind));
+  if (entry == nullptr)
+    fail(ErrorCode::kUnsupported, "device {} is not built in; built in: {}", to_string(kind), DeviceRegistry::names());
+  const DeviceSurvey survey = entry->survey();
+  if (survey.num_devices == 0) fail(ErrorCode::kUnsupported, "device {}: {}", to_string(kind), survey.problem);
+  return entry->open(index % survey.num_devices);
+}
+
+}  // namespace chorale

@@ -1,0 +1,118 @@
+// Device: where a rank keeps its weights and computes: memory, streams and events of one GPU, of the emulator, or of
+// the host. Opened once by a rank's start and handed down; the devices register themselves in a table. Kernels know
+// only Stream::native().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "comm/base/deadline.h"
+#include "comm/base/registry.h"
+
+namespace chorale {
+
+enum class DeviceKind : uint8_t { kCpu, kCuda, kEmulator };
+std::string_view to_string(DeviceKind kind);
+/// Throws Error{kInvalidArgument} that lists the valid names.
+DeviceKind device_kind_from_string(std::string_view name);
+
+struct DeviceMemory {
+  uint64_t free_bytes = 0;
+  uint64_t total_bytes = 0;
+};
+
+/// A point in a stream's work. Move-only through its owner; made by Device::make_event.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void* native() const = 0;
+};
+
+enum class CopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
+
+/// Work that the device does in order, while the host goes on. Thread: one at a time.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  /// Asynchronous when the host memory is pinned (Device::allocate_pinned); otherwise it returns when that is free to
+  /// reuse.
+  virtual void copy(void* to, const void* from, size_t bytes, CopyKind kind) = 0;
+  virtual void fill_zero(void* to, size_t bytes) = 0;
+  virtual void record(Event& event) = 0;
+  virtual void wait(Event& event) = 0;  // the stream waits, not the caller
+  /// Returns when all work given so far is done. Throws Error{kDeadlineExceeded}, Error{kSystem} for what failed on the
+  /// device.
+  virtual void synchronize(Deadline deadline) = 0;
+  virtual void synchronize(Event& event, Deadline deadline) = 0;
+  virtual void* native() const = 0;  // cudaStream_t
+};
+
+/// Thread: any; the memory it gave out must be returned before it goes.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string name() const = 0;  // "NVIDIA H200"
+  /// What decides its arithmetic: "sm_90", "emulator". Part of the numerics class (N10).
+  virtual std::string arithmetic() const = 0;
+  virtual DeviceMemory memory() const = 0;
+  /// Zeroed, aligned to 256 bytes. Throws Error{kResourceExhausted} that says what was wanted and what is free.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* memory, size_t bytes) noexcept = 0;
+  /// Host memory that copies need not be staged through.
+  virtual void* allocate_pinned(size_t bytes) = 0;
+  virtual void release_pinned(void* memory, size_t bytes) noexcept = 0;
+  virtual std::unique_ptr<Stream> make_stream() = 0;
+  virtual std::unique_ptr<Event> make_event() = 0;
+};
+
+/// Host memory for copies to and from a device; owner.
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  PinnedBuffer(Device& device, size_t bytes)
+      : device_(&device), data_(static_cast<std::byte*>(device.allocate_pinned(bytes))), bytes_(bytes) {}
+  PinnedBuffer(PinnedBuffer&& other) noexcept { swap(other); }
+  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~PinnedBuffer() {
+    if (data_ != nullptr) device_->release_pinned(data_, bytes_);
+  }
+  std::byte* data() const { return data_; }
+  size_t size_bytes() const { return bytes_; }
+
+ private:
+  void swap(PinnedBuffer& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+  Device* device_ = nullptr;
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+/// What a kind of device finds on this host.
+struct DeviceSurvey {
+  int num_devices = 0;
+  std::string problem;  // why there is none, and what to do: no driver, no device, driver too old are told apart
+};
+
+struct DeviceEntry {
+  std::string_view name;  // to_string(kind)
+  DeviceKind kind = DeviceKind::kCpu;
+  DeviceSurvey (*survey)() = nullptr;  // never throws
+  std::unique_ptr<Device> (*open)(int index) = nullptr;
+};
+using DeviceRegistry = Registry<DeviceEntry>;
+
+/// Throws Error{kUnsupported} with the survey's problem, or that names the kinds that were built in.
+std::unique_ptr<Device> open_device(DeviceKind kind, int index);
+
+}  // namespace chorale
