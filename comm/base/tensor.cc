@@ -71,6 +71,10 @@ Tensor::Tensor(Device& device, DType dtype, Shape shape) {
   view_.data = buffer_.get();
 }
 
+Tensor make_tensor(Device* device, DType dtype, Shape shape) {
+  return device == nullptr ? Tensor(dtype, shape) : Tensor(*device, dtype, shape);
+}
+
 Tensor Tensor::clone() const {
   CHECK(view_.device != DeviceKind::kCuda);
   Tensor copy(view_.dtype, view_.shape);

@@ -106,4 +106,7 @@ class Tensor {
   TensorView view_;
 };
 
+/// Memory of `device`, or of the host where it is nullptr.
+Tensor make_tensor(Device* device, DType dtype, Shape shape);
+
 }  // namespace chorale

@@ -14,8 +14,7 @@ Workspace::Workspace(Device& device, size_t bytes) : device_(&device) {
 }
 
 Tensor Workspace::make_chunk(size_t bytes) const {
-  const Shape shape{static_cast<int64_t>(bytes)};
-  return device_ == nullptr ? Tensor(DType::kU8, shape) : Tensor(*device_, DType::kU8, shape);
+  return make_tensor(device_, DType::kU8, {static_cast<int64_t>(bytes)});
 }
 
 void* Workspace::take_bytes(size_t bytes) {
