@@ -56,16 +56,33 @@ Isa common_isa(const ClusterRequest& request, const std::vector<WorkerHello>& he
   return *request.isa;
 }
 
+/// All ranks compute alike, or no class holds for them (N10).
+std::string common_arithmetic(const std::vector<WorkerHello>& hellos) {
+  for (const WorkerHello& hello : hellos)
+    if (hello.device_arithmetic != hellos.front().device_arithmetic)
+      fail(ErrorCode::kInvalidArgument, "rank {} on {} computes on {} ({}), rank 0 on {}: one answer needs one kind; see --device",
+           hello.rank, hello.host, hello.device, hello.device_arithmetic, hellos.front().device_arithmetic);
+  return hellos.front().device_arithmetic;
+}
+
+/// Bytes that a rank's KV cache may take.
+uint64_t kv_room(const ClusterRequest& request, const ClusterPlan& plan, const WorkerHello& hello) {
+  if (request.kv_cache_memory_bytes != 0) return request.kv_cache_memory_bytes;
+  if (hello.device_free_bytes == 0)
+    return hello.free_memory_bytes / kShareOfFreeMemory / static_cast<uint64_t>(hello.ranks_on_host);
+  const uint64_t share = hello.device_free_bytes / 10 * 9 / static_cast<uint64_t>(hello.ranks_on_device);
+  const uint64_t weights = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident;
+  return share > weights ? share - weights : 0;
+}
+
 /// Smallest count over ranks of blocks that fit its room.
 int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan,
                           const std::vector<WorkerHello>& hellos) {
   int64_t blocks = std::numeric_limits<int64_t>::max();
   for (const WorkerHello& hello : hellos) {
     const uint64_t block_bytes = kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
-    const uint64_t room = request.kv_cache_memory_bytes != 0 ? request.kv_cache_memory_bytes
-                                                             : hello.free_memory_bytes / kShareOfFreeMemory /
-                                                                   static_cast<uint64_t>(hello.ranks_on_host);
-    if (block_bytes > 0) blocks = std::min(blocks, static_cast<int64_t>(room / block_bytes));
+    if (block_bytes > 0)
+      blocks = std::min(blocks, static_cast<int64_t>(kv_room(request, plan, hello) / block_bytes));
   }
   return blocks;
 }
@@ -95,6 +112,7 @@ void check_one_sequence_fits(const ClusterRequest& request, const ClusterPlan& p
 void check_memory(const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
   std::map<std::string, std::pair<uint64_t, uint64_t>> need_and_free;
   for (const WorkerHello& hello : hellos) {
+    if (hello.device_free_bytes > 0) continue;  // its device's memory; allocations there say what is missing
     auto& [need, free] = need_and_free[hello.host];
     need += weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident;
     need += static_cast<uint64_t>(plan.num_kv_blocks) *
@@ -157,6 +175,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   const DType automatic = config.stored_dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
   plan.numerics.compute = request.dtype.value_or(automatic);
   plan.numerics.cache = plan.numerics.compute;
+  plan.numerics.device = common_arithmetic(hellos);
   plan.numerics.isa = common_isa(request, hellos, plan.numerics.compute);
   plan.numerics.attention_leaves = num_attention_leaves(config);
   plan.numerics.mlp_leaves = num_mlp_leaves(config);
@@ -176,7 +195,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   return plan;
 }
 
-WorkerHello invented_hello(int rank, int num_ranks) {
+WorkerHello invented_hello(int rank, int num_ranks, DeviceKind device) {
   const parallel::HostFacts facts = parallel::read_host_facts();
   WorkerHello hello;
   hello.rank = rank;
@@ -189,6 +208,12 @@ WorkerHello invented_hello(int rank, int num_ranks) {
   hello.best_isa_bf16 = parallel::best_isa(DType::kBF16);
   hello.cpu_model = parallel::cpu_model_name();
   hello.build_id = kBuildId;
+  if (device == DeviceKind::kCpu) return hello;
+  const std::unique_ptr<Device> opened = open_device(device, rank);
+  hello.device = to_string(device);
+  hello.device_arithmetic = opened->arithmetic();
+  hello.device_name = opened->name();
+  if (device == DeviceKind::kCuda) hello.device_free_bytes = opened->memory().free_bytes;
   return hello;
 }
 

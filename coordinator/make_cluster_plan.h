@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/base/device.h"
 #include "comm/base/dtype.h"
 #include "parallel/cluster_plan.h"
 #include "parallel/layout.h"
@@ -27,6 +28,7 @@ struct ClusterRequest {
   int64_t num_kv_blocks = 0;           // overrides kv_cache_memory_bytes
   int threads = 0;                     // of each rank; 0: max(1, cores / ranks on the host)
   std::optional<parallel::Isa> isa;    // at most this instruction set
+  DeviceKind device = DeviceKind::kCpu;  // of the ranks that the coordinator starts, and of those that `plan` invents
   std::string control_host;            // address of the control link
   int control_port = 0;
 };
@@ -45,13 +47,15 @@ KvBudget kv_budget(const ClusterRequest& request, const parallel::ClusterPlan& p
                    const std::vector<parallel::WorkerHello>& hellos);
 
 /// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a
-/// rank's room is kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks; never more
+/// rank's room is kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks (on a GPU nine
+/// tenths of what is free there, less the weights, over the ranks that share it); never more
 /// than max_num_seqs sequences of max_model_len need. Throws Error: kInvalidArgument (layout, lengths, builds that
 /// differ), kResourceExhausted (memory, or too few blocks for one sequence; says by how much and which length fits).
 parallel::ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                                         const std::vector<parallel::WorkerHello>& hellos, uint64_t epoch);
 
-/// What a worker on this machine would say, were it rank `rank` of `num_ranks` that all run here.
-parallel::WorkerHello invented_hello(int rank, int num_ranks);
+/// What a worker on this machine would say, were it rank `rank` of `num_ranks` that all run here. Throws what
+/// open_device does.
+parallel::WorkerHello invented_hello(int rank, int num_ranks, DeviceKind device = DeviceKind::kCpu);
 
 }  // namespace chorale::coordinator

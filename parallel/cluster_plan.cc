@@ -37,6 +37,11 @@ Bytes WorkerHello::encode() const {
   out.put(cpu_model);
   out.put(build_id);
   out.put(process_id);
+  out.put(device);
+  out.put(device_arithmetic);
+  out.put(device_name);
+  out.put(device_free_bytes);
+  out.put(ranks_on_device);
   return out.take();
 }
 
@@ -54,10 +59,15 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   hello.cpu_model = in.get_string();
   hello.build_id = in.get_string();
   in.get(hello.process_id);
+  hello.device = in.get_string();
+  hello.device_arithmetic = in.get_string();
+  hello.device_name = in.get_string();
+  in.get(hello.device_free_bytes);
+  in.get(hello.ranks_on_device);
   in.expect_end();
   const bool counts_make_sense = hello.num_ranks >= 1 && hello.rank >= 0 && hello.rank < hello.num_ranks &&
                                  hello.ranks_on_host >= 1 && hello.ranks_on_host <= hello.num_ranks &&
-                                 hello.num_cores >= 1;
+                                 hello.num_cores >= 1 && hello.ranks_on_device >= 1;
   if (!counts_make_sense || hello.best_isa_f32 > Isa::kAvx512Bf16 || hello.best_isa_bf16 > Isa::kAvx512Bf16)
     fail(ErrorCode::kCorrupt, "hello of rank {} of {} makes no sense", hello.rank, hello.num_ranks);
   return hello;

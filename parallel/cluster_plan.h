@@ -26,6 +26,11 @@ struct WorkerHello {
   std::string cpu_model;
   std::string build_id;
   int64_t process_id = 0;
+  std::string device = "cpu";             // what it computes on
+  std::string device_arithmetic = "cpu";  // of its numerics class (Device::arithmetic)
+  std::string device_name;                // "NVIDIA H200"
+  uint64_t device_free_bytes = 0;         // of a device with memory of its own; 0: the host's
+  int ranks_on_device = 1;                // that share it
 
   Bytes encode() const;
   static WorkerHello decode(std::span<const std::byte> bytes);

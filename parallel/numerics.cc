@@ -103,12 +103,13 @@ std::string cpu_model_name() {
 
 std::string NumericsClass::to_string() const {
   return fmt::format("{}/cache={}/{}/La={}/Lm={}/build={}", chorale::to_string(compute), chorale::to_string(cache),
-                     parallel::to_string(isa), attention_leaves, mlp_leaves, build_id);
+                     device == "cpu" ? parallel::to_string(isa) : std::string_view(device), attention_leaves, mlp_leaves, build_id);
 }
 
 void NumericsClass::encode(ByteWriter& out) const {
   out.put(compute);
   out.put(cache);
+  out.put(device);
   out.put(isa);
   out.put(attention_leaves);
   out.put(mlp_leaves);
@@ -119,6 +120,7 @@ NumericsClass NumericsClass::decode(ByteReader& in) {
   NumericsClass numerics;
   in.get(numerics.compute);
   in.get(numerics.cache);
+  numerics.device = in.get_string();
   in.get(numerics.isa);
   in.get(numerics.attention_leaves);
   in.get(numerics.mlp_leaves);

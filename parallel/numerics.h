@@ -32,12 +32,16 @@ std::string cpu_model_name();
 struct NumericsClass {
   DType compute = DType::kF32;  // f32 or bf16: GEMM inputs
   DType cache = DType::kF32;    // K and V
+  /// Device::arithmetic of every rank: "cpu", "sm_90", "emulator". What the tensor cores of a GPU model do inside one
+  /// instruction is its own; `isa` counts on CPUs only.
+  std::string device = "cpu";
   Isa isa = Isa::kScalar;
   int attention_leaves = 1;  // L_a
   int mlp_leaves = 1;        // L_m
   std::string build_id;
 
-  std::string to_string() const;  // "bf16/cache=bf16/avx512_bf16/La=9/Lm=16/build=..."
+  /// "bf16/cache=bf16/avx512_bf16/La=9/Lm=16/build=..."; on a GPU "sm_90" in the place of the instruction set.
+  std::string to_string() const;
   void encode(ByteWriter& out) const;
   static NumericsClass decode(ByteReader& in);
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comm/base/error.h"
+#include "worker/device_communicator.h"
 #include "worker/layers/linear.h"
 #include "worker/ops/embedding.h"
 #include "worker/thread_pool.h"
@@ -17,6 +18,8 @@ using parallel::StepResult;
 parallel::Range query_heads(const parallel::ClusterPlan& plan, int rank) {
   return parallel::heads_of(plan.config, plan.layout.attention_leaves[plan.layout.tp_index_of(rank)]);
 }
+
+constexpr size_t kFirstScratchBytes = size_t{1} << 20;
 
 KvCacheSpec kv_spec(const parallel::ClusterPlan& plan, int rank) {
   return {.dtype = plan.numerics.cache,
@@ -43,15 +46,28 @@ std::vector<int> group_members(const parallel::Layout& layout, int rank) {
   return members;
 }
 
+StageRunner::DeviceGroups::DeviceGroups(comm::Communicator& host_world, comm::Communicator& host_group,
+                                        const DeviceStream& where, OpContext& op)
+    : staged_world(where ? make_device_communicator(host_world, *where.device, op) : nullptr),
+      staged_group(where ? make_device_communicator(host_group, *where.device, op) : nullptr),
+      world(where ? *staged_world : host_world),
+      group(where ? *staged_group : host_group) {}
+
 StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world,
-                         comm::Communicator& group, StageWeights weights, ThreadPool& pool)
+                         comm::Communicator& group, StageWeights weights, ThreadPool& pool, DeviceStream where)
     : plan_(plan),
       rank_(rank),
       world_(world),
-      group_(group),
+      where_(where),
       weights_(std::move(weights)),
-      op_{.device = DeviceKind::kCpu, .isa = plan.numerics.isa, .pool = pool, .scratch = scratch_},
-      kv_(kv_spec(plan, rank), plan.num_kv_blocks),
+      scratch_(where.device, kFirstScratchBytes),
+      op_{.device = where.kind(),
+          .isa = plan.numerics.isa,
+          .pool = pool,
+          .scratch = scratch_,
+          .stream = where.stream},
+      groups_(world, group, where, op_),
+      kv_(where.device, kv_spec(plan, rank), plan.num_kv_blocks),
       model_(make_model({.config = plan_.config,
                          .layout = plan_.layout,
                          .rank = rank,
@@ -59,7 +75,8 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
                          .max_model_len = plan_.max_model_len,
                          .weights = weights_,
                          .kv = kv_,
-                         .group = group})),
+                         .group = groups_.group,
+                         .where = where})),
       sampled_(plan_.layout, rank, world),
       sampler_scratch_(static_cast<size_t>(pool.num_threads())) {
   CHECK_EQ(world.size(), plan.layout.num_ranks());
@@ -76,10 +93,11 @@ StepOutcome StageRunner::run(const StepPlan& plan) {
   sequences_.begin_step(plan);
   if (is_sampler()) start_samplers(plan);
   const Batch batch = sequences_.make_batch(plan);
-  Step step{op_, batch, Deadline::after(std::chrono::milliseconds(plan.deadline_ms)), {}};
+  const Workspace::Scope scope(scratch_);
+  const Deadline deadline = Deadline::after(std::chrono::milliseconds(plan.deadline_ms));
+  Step step{op_, batch, place_batch(op_, batch), deadline, {}};
   StepResult result{.epoch = plan.epoch, .step = plan.step, .sampled = {}, .prompt_logprobs = {}};
 
-  const Workspace::Scope scope(scratch_);
   if (batch.num_tokens() > 0) {
     const MatrixView hidden = take_matrix(op_, DType::kF32, batch.num_tokens(), plan_.config.hidden_size);
     enter_hidden(plan, step, hidden);
@@ -119,12 +137,12 @@ void StageRunner::enter_hidden(const StepPlan& plan, Step& step, MatrixView hidd
     return;
   }
   const Stopwatch watch(step.times.wait);
-  world_.recv(bytes_of(hidden), rank_ - plan_.layout.tp, kHiddenTag, step.deadline);
+  groups_.world.recv(bytes_of(hidden), rank_ - plan_.layout.tp, kHiddenTag, step.deadline);
 }
 
 void StageRunner::leave_hidden(Step& step, MatrixView hidden) {
   const Stopwatch watch(step.times.comm);
-  world_.send(bytes_of(hidden), rank_ + plan_.layout.tp, kHiddenTag, step.deadline);
+  groups_.world.send(bytes_of(hidden), rank_ + plan_.layout.tp, kHiddenTag, step.deadline);
 }
 
 void StageRunner::start_samplers(const StepPlan& plan) {

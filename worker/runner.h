@@ -34,10 +34,10 @@ std::vector<int> group_members(const parallel::Layout& layout, int rank);
 /// Thread: the rank's compute thread; all ranks of the world run the same plans in the same order.
 class StageRunner {
  public:
-  /// `world` and `group` (the stage's ranks) and `pool` must outlive it; `weights` are this rank's. Allocates the KV
-  /// cache. Throws Error{kResourceExhausted}.
+  /// `world` and `group` (the stage's ranks) and `pool` must outlive it; `weights` are this rank's, in the memory of
+  /// `where`. Allocates the KV cache there. Throws Error{kResourceExhausted}.
   StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world, comm::Communicator& group,
-              StageWeights weights, ThreadPool& pool);
+              StageWeights weights, ThreadPool& pool, DeviceStream where = {});
 
   /// Throws Error{kInvalidArgument} for a plan that breaks the protocol, Error{kPeerLost | kDeadlineExceeded} from the
   /// other ranks; after either the world cannot go on.
@@ -51,6 +51,13 @@ class StageRunner {
   void set_logits_observer(LogitsObserver observer) { observe_logits_ = std::move(observer); }
 
  private:
+  // For memory of the rank's device: those that the runner was given, or wrapped.
+  struct DeviceGroups {
+    DeviceGroups(comm::Communicator& world, comm::Communicator& group, const DeviceStream& where, OpContext& op);
+    std::unique_ptr<comm::Communicator> staged_world, staged_group;
+    comm::Communicator& world;
+    comm::Communicator& group;
+  };
   struct HeadRow;  // a hidden row that needs logits, and what for
   bool is_leader() const { return rank_ == plan_.layout.rank_of(plan_.layout.stage_of(rank_), 0); }
   bool is_sampler() const { return is_leader() && plan_.layout.is_last_stage(rank_); }
@@ -61,15 +68,19 @@ class StageRunner {
   std::vector<HeadRow> head_rows(const parallel::StepPlan& plan, const Batch& batch) const;
   void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, parallel::StepResult& result);
   MatrixView slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows);
+  struct HostLogits;  // what answering needs of a slab's logits, in the host's memory
+  HostLogits fetch_logits(Step& step, std::span<const HeadRow> rows, MatrixView logits);
   void answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, parallel::StepResult& result);
 
   const parallel::ClusterPlan plan_;
   const int rank_;
-  comm::Communicator& world_;
-  comm::Communicator& group_;
+  comm::Communicator& world_;  // for host memory
+  const DeviceStream where_;
   StageWeights weights_;
   Workspace scratch_;
+  Workspace host_scratch_;  // the host's copies of a device's answers
   OpContext op_;
+  DeviceGroups groups_;
   KvCache kv_;
   std::unique_ptr<Model> model_;
   SequenceTable sequences_;

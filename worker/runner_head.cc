@@ -4,6 +4,7 @@
 
 #include "comm/base/error.h"
 #include "worker/layers/linear.h"
+#include "worker/ops/cast.h"
 #include "worker/ops/embedding.h"
 #include "worker/ops/logits.h"
 #include "worker/runner.h"
@@ -70,7 +71,7 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
   const MatrixView picked = take_matrix(op_, DType::kF32, num_rows, hidden.cols);
   std::vector<int32_t> row_ids;
   for (const HeadRow& row : rows) row_ids.push_back(row.hidden_row);
-  embedding(op_, {.ids = row_ids.data(), .table = hidden, .out = picked});
+  embedding(op_, {.ids = place_ints(op_, row_ids), .table = hidden, .out = picked});
 
   const auto& slices = plan_.layout.vocab_rows;
   const parallel::Range own = slices[plan_.layout.tp_index_of(rank_)];
@@ -79,7 +80,7 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
     model_->logits(step, picked, part);
     const Stopwatch watch(step.times.comm);
     if (own.size() > 0)
-      group_.send(
+      groups_.group.send(
           {static_cast<const std::byte*>(part.data), static_cast<size_t>(num_rows * own.size()) * sizeof(float)}, 0,
           kLogitsTag, step.deadline);
     return part;
@@ -92,26 +93,54 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
     if (slice.size() == 0) continue;
     const Workspace::Scope scope(scratch_);
     const auto part = take_matrix(op_, DType::kF32, num_rows, slice.size());
-    group_.recv({static_cast<std::byte*>(part.data), static_cast<size_t>(num_rows * slice.size()) * sizeof(float)}, tp,
+    groups_.group.recv({static_cast<std::byte*>(part.data), static_cast<size_t>(num_rows * slice.size()) * sizeof(float)}, tp,
                 kLogitsTag, step.deadline);
-    for (int64_t row = 0; row < num_rows; ++row)
-      std::copy_n(part.row<float>(row), slice.size(), whole.row<float>(row) + slice.begin);
+    cast(op_, {.x = part, .out = whole.columns(slice.begin, slice.end)});
   }
   return whole;
 }
 
-void StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepResult& result) {
-  const auto num_rows = static_cast<int64_t>(rows.size());
+// Rows of logits, and per row the chunks' softmax terms and the best ids: pointers into scratch of the host.
+struct StageRunner::HostLogits {
+  MatrixView logits;            // f32 [rows, vocab_size]
+  const SoftmaxStats* stats;    // [rows, num_chunks]
+  const int32_t* best;          // [rows, num_best]
+  int64_t num_chunks, num_best;
+};
+
+StageRunner::HostLogits StageRunner::fetch_logits(Step& step, std::span<const HeadRow> rows, MatrixView logits) {
   const int64_t num_chunks = (logits.cols + kVocabChunk - 1) / kVocabChunk;
-  auto* stats = scratch_.take<SoftmaxStats>(num_rows * num_chunks);
+  auto* stats = scratch_.take<SoftmaxStats>(logits.rows * num_chunks);
   logit_stats(op_, {.logits = logits, .stats = stats});
 
   int64_t num_best = 1;  // the first is the greedy answer
   for (const HeadRow& row : rows)
     num_best = std::max<int64_t>(num_best, samplers_.at(row.sequence_id).params().num_top_logprobs);
   num_best = std::min(num_best, logits.cols);
-  auto* best = scratch_.take<int32_t>(num_rows * num_best);
+  auto* best = scratch_.take<int32_t>(logits.rows * num_best);
   top_k(op_, {.logits = logits, .k = num_best, .ids = best});
+  if (!where_) return {logits, stats, best, num_chunks, num_best};
+
+  const auto fetch = [&](auto* from, int64_t count) {
+    auto* copy = host_scratch_.take<std::remove_pointer_t<decltype(from)>>(count);
+    op_.stream->copy(copy, from, static_cast<size_t>(count) * sizeof(*from), CopyKind::kDeviceToHost);
+    return copy;
+  };
+  const HostLogits host{{fetch(static_cast<float*>(logits.data), logits.rows * logits.cols), DType::kF32, logits.rows,
+                         logits.cols, logits.cols},
+                        fetch(stats, logits.rows * num_chunks),
+                        fetch(best, logits.rows * num_best),
+                        num_chunks,
+                        num_best};
+  const Stopwatch watch(step.times.wait);
+  op_.stream->synchronize(step.deadline);
+  return host;
+}
+
+void StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView device_logits, StepResult& result) {
+  const Workspace::Scope scope(host_scratch_);
+  const auto [logits, stats, best, num_chunks, num_best] = fetch_logits(step, rows, device_logits);
+  const int64_t num_rows = logits.rows;
 
   std::vector<int32_t> chosen(rows.size(), -1);
   op_.pool.parallel_for(num_rows, [&](int64_t begin, int64_t end, int thread) {

@@ -12,10 +12,12 @@ namespace {
 constexpr std::chrono::minutes kWorldDeadline{2};
 constexpr double kMiB = 1024.0 * 1024.0;
 
-void check_can_run(const parallel::ClusterPlan& plan, DeviceKind device) {
+void check_can_run(const parallel::ClusterPlan& plan, const Device* device) {
   plan.validate();
-  if (device != DeviceKind::kCpu)
-    fail(ErrorCode::kUnsupported, "device {} is not built in; known: cpu", to_string(device));
+  const std::string arithmetic = device == nullptr ? "cpu" : device->arithmetic();
+  if (plan.numerics.device != arithmetic)
+    fail(ErrorCode::kUnsupported, "this rank computes on {}, the world's numerics class is {}", arithmetic,
+         plan.numerics.to_string());
   if (!parallel::supports(plan.numerics.isa))
     fail(ErrorCode::kUnsupported, "this CPU ({}) lacks {}, which the world computes with", parallel::cpu_model_name(),
          to_string(plan.numerics.isa));
@@ -34,9 +36,11 @@ parallel::Checkpoint open_planned(const parallel::ClusterPlan& plan) {
 
 }  // namespace
 
-Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, DeviceKind device,
-             const WorldFactory& make_world) {
-  check_can_run(plan, device);
+Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::unique_ptr<Device> device,
+             const WorldFactory& make_world)
+    : device_(std::move(device)), stream_(device_ == nullptr ? nullptr : device_->make_stream()) {
+  check_can_run(plan, device_.get());
+  const DeviceStream where{device_.get(), stream_.get()};
   parallel::Checkpoint checkpoint = open_planned(plan);
   const int num_threads = threads > 0 ? threads : plan.threads;
   const Deadline deadline = Deadline::after(kWorldDeadline);
@@ -47,11 +51,12 @@ Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, DeviceKin
   group_ = world_->split(group_members(plan.layout, rank), deadline);
   pool_ = std::make_unique<ThreadPool>(ThreadPoolOptions{.num_threads = num_threads, .spin_us = plan.spin_us});
   StageWeights weights =
-      load_weights(std::move(checkpoint), {plan.config, plan.layout, rank, plan.numerics.compute}, *pool_);
-  log_info("loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; communicator {}, {} threads",
+      load_weights(std::move(checkpoint), {plan.config, plan.layout, rank, plan.numerics.compute, where}, *pool_);
+  log_info("loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; device {}, communicator {}, {} threads",
            static_cast<double>(weights.weight_bytes()) / kMiB, static_cast<double>(weights.copied_bytes()) / kMiB,
-           weights.load_seconds(), world_->backend(), num_threads);
-  runner_ = std::make_unique<StageRunner>(plan, rank, *world_, *group_, std::move(weights), *pool_);
+           weights.load_seconds(),
+           device_ == nullptr ? "cpu" : device_->name(), world_->backend(), num_threads);
+  runner_ = std::make_unique<StageRunner>(plan, rank, *world_, *group_, std::move(weights), *pool_, where);
 }
 
 parallel::WorkerReady Stage::ready() const {

@@ -21,13 +21,17 @@ class Stage {
   /// `threads`: compute threads, 0 for the plan's. Opens the plan's checkpoint, checks that it is the one that was
   /// planned, loads this rank's slices. Throws Error: kInvalidArgument (another model, another world size),
   /// kUnsupported (instruction set, device), and what loading throws.
-  Stage(const parallel::ClusterPlan& plan, int rank, int threads, DeviceKind device, const WorldFactory& make_world);
+  /// `device`: opened by the caller; nullptr is the CPU.
+  Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::unique_ptr<Device> device,
+        const WorldFactory& make_world);
 
   StepOutcome run(const parallel::StepPlan& plan) { return runner_->run(plan); }
   parallel::WorkerReady ready() const;
   comm::Communicator& world() { return *world_; }
 
  private:
+  std::unique_ptr<Device> device_;  // nullptr: the CPU
+  std::unique_ptr<Stream> stream_;
   std::unique_ptr<comm::Communicator> world_;
   std::unique_ptr<comm::Communicator> group_;
   std::unique_ptr<ThreadPool> pool_;

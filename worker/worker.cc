@@ -23,9 +23,21 @@ constexpr std::chrono::seconds kWatchdogGrace{1};
 constexpr std::chrono::hours kIdle{1};
 constexpr std::chrono::minutes kReplayMeeting{5};
 
-parallel::WorkerHello make_hello(const comm::WorldMap& map) {
+/// The rank's device: its host's devices in turn. nullptr: the CPU.
+std::unique_ptr<Device> open_own_device(DeviceKind kind, const comm::WorldMap& map) {
+  return kind == DeviceKind::kCpu ? nullptr : open_device(kind, map.local_rank());
+}
+
+// Ranks of a host that have this rank's device: every num_devices-th.
+int ranks_on_device(DeviceKind kind, const comm::WorldMap& map) {
+  const int num_devices = DeviceRegistry::find(to_string(kind))->survey().num_devices;
+  const int own = map.local_rank() % num_devices;
+  return (map.ranks_on_host() - own + num_devices - 1) / num_devices;
+}
+
+parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device) {
   const parallel::HostFacts facts = parallel::read_host_facts();
-  return {.rank = map.rank,
+  parallel::WorkerHello hello{.rank = map.rank,
           .num_ranks = map.size,
           .host = facts.host_name,
           .ranks_on_host = map.ranks_on_host(),
@@ -36,6 +48,13 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map) {
           .cpu_model = parallel::cpu_model_name(),
           .build_id = kBuildId,
           .process_id = getpid()};
+  if (device == nullptr) return hello;
+  hello.device = to_string(device->kind());
+  hello.device_arithmetic = device->arithmetic();
+  hello.device_name = device->name();
+  if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
+  hello.ranks_on_device = ranks_on_device(device->kind(), map);
+  return hello;
 }
 
 [[noreturn]] void leave(int rank, const std::string& reason) {
@@ -46,7 +65,11 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map) {
 class ControlLoop {
  public:
   ControlLoop(const WorkerOptions& options, const comm::WorldMap& map, const WorldFactory& make_world)
-      : options_(options), map_(map), make_world_(make_world), client_(connect()) {}
+      : options_(options),
+        map_(map),
+        make_world_(make_world),
+        device_(open_own_device(options.device, map)),
+        client_(connect()) {}
 
   int run() {
     const std::optional<parallel::ClusterPlan> plan = await_plan();
@@ -76,7 +99,7 @@ class ControlLoop {
     options.secret = options_.secret;
     options.epoch = options_.epoch;
     options.rank = map_.rank;
-    options.hello = make_hello(map_).encode();
+    options.hello = make_hello(map_, device_.get()).encode();
     options.on_lost = [rank = map_.rank](const std::string& reason) { leave(rank, "lost the coordinator: " + reason); };
     return comm::ControlClient::connect(std::move(options), Deadline::after(options_.connect_deadline));
   }
@@ -98,7 +121,7 @@ class ControlLoop {
   }
 
   void start(const parallel::ClusterPlan& plan) {
-    stage_ = std::make_unique<Stage>(plan, map_.rank, options_.threads, options_.device, make_world_);
+    stage_ = std::make_unique<Stage>(plan, map_.rank, options_.threads, std::move(device_), make_world_);
     if (!options_.record_path.empty() && map_.rank == 0) recorder_.emplace(options_.record_path, plan);
     client_->send(MessageType::kReady, stage_->ready().encode());
   }
@@ -134,6 +157,7 @@ class ControlLoop {
   const WorkerOptions& options_;
   const comm::WorldMap& map_;
   const WorldFactory& make_world_;
+  std::unique_ptr<Device> device_;  // until the stage has it
   std::unique_ptr<comm::ControlClient> client_;
   std::unique_ptr<Stage> stage_;
   std::optional<PlanRecorder> recorder_;
@@ -168,7 +192,7 @@ int replay_worker(const std::string& recording_path, const WorkerOptions& option
                   const WorldFactory& make_world) {
   set_compute_thread_fp_state();
   const PlanRecording recording = read_recording(recording_path);
-  Stage stage(recording.cluster, map.rank, options.threads, options.device, make_world);
+  Stage stage(recording.cluster, map.rank, options.threads, open_own_device(options.device, map), make_world);
   for (const parallel::StepPlan& plan : recording.steps)
     if (const StepOutcome outcome = stage.run(plan); outcome.result) print_tokens(*outcome.result);
   const parallel::Layout& layout = recording.cluster.layout;

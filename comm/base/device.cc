@@ -17,6 +17,11 @@ DeviceKind device_kind_from_string(std::string_view name) {
   fail(ErrorCode::kInvalidArgument, "unknown device '{}'; one of {}", name, fmt::join(kNames, ", "));
 }
 
+DeviceKind best_device() {
+  const DeviceEntry* cuda = DeviceRegistry::find(to_string(DeviceKind::kCuda));
+  return cuda != nullptr && cuda->survey().num_devices > 0 ? DeviceKind::kCuda : DeviceKind::kCpu;
+}
+
 std::unique_ptr<Device> open_device(DeviceKind kind, int index) {
   const DeviceEntry* entry = DeviceRegistry::find(to_string(kind));
   if (entry == nullptr)

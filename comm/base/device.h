@@ -70,6 +70,14 @@ class Device {
   virtual std::unique_ptr<Event> make_event() = 0;
 };
 
+/// Where a rank computes: a device and the stream of its work there. Both null: the host.
+struct DeviceStream {
+  Device* device = nullptr;
+  Stream* stream = nullptr;
+  DeviceKind kind() const { return device == nullptr ? DeviceKind::kCpu : device->kind(); }
+  explicit operator bool() const { return device != nullptr; }
+};
+
 /// Host memory for copies to and from a device; owner.
 class PinnedBuffer {
  public:
@@ -111,6 +119,9 @@ struct DeviceEntry {
   std::unique_ptr<Device> (*open)(int index) = nullptr;
 };
 using DeviceRegistry = Registry<DeviceEntry>;
+
+/// What "auto" means on this host: a GPU where there is one, else the CPU.
+DeviceKind best_device();
 
 /// Throws Error{kUnsupported} with the survey's problem, or that names the kinds that were built in.
 std::unique_ptr<Device> open_device(DeviceKind kind, int index);

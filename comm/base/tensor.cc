@@ -75,6 +75,13 @@ Tensor make_tensor(Device* device, DType dtype, Shape shape) {
   return device == nullptr ? Tensor(dtype, shape) : Tensor(*device, dtype, shape);
 }
 
+Tensor copy_to_device(const DeviceStream& where, const TensorView& host) {
+  CHECK(where && host.device == DeviceKind::kCpu);
+  Tensor copy(*where.device, host.dtype, host.shape);
+  where.stream->copy(copy.view().data, host.data, host.size_bytes(), CopyKind::kHostToDevice);
+  return copy;
+}
+
 Tensor Tensor::clone() const {
   CHECK(view_.device != DeviceKind::kCuda);
   Tensor copy(view_.dtype, view_.shape);

@@ -108,5 +108,7 @@ class Tensor {
 
 /// Memory of `device`, or of the host where it is nullptr.
 Tensor make_tensor(Device* device, DType dtype, Shape shape);
+/// A copy of host memory on a device, in the stream's order; `host` is free to reuse. REQUIRES: a device.
+Tensor copy_to_device(const DeviceStream& where, const TensorView& host);
 
 }  // namespace chorale

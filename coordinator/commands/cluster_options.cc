@@ -75,12 +75,17 @@ ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
   request.num_kv_blocks = checked_int(arguments, "num-kv-blocks", 0, 1 << 30);
   request.threads = checked_int(arguments, "threads", 0, 1024);
   if (arguments.count("isa") != 0) request.isa = parallel::isa_from_string(arguments["isa"].as<std::string>());
+  request.device = parse_device(arguments["device"].as<std::string>());
   request.control_host = arguments["control-host"].as<std::string>();
   request.control_port = checked_int(arguments, "control-port", 0, 65535);
   return request;
 }
 
 }  // namespace
+
+DeviceKind parse_device(const std::string& name) {
+  return name == "auto" ? best_device() : device_kind_from_string(name);
+}
 
 void add_cluster_options(cxxopts::Options& options) {
   const ClusterRequest request;
@@ -92,6 +97,7 @@ void add_cluster_options(cxxopts::Options& options) {
        cxxopts::value<std::vector<std::string>>())                                                               //
       ("chat-template", "Jinja file instead of the model's own", text())                                         //
       ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                             //
+      ("device", "auto, cpu, cuda, or emulator (runs the GPU's kernels on the CPU, for tests)", text("auto"))    //
       ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())  //
       ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<std::string>());
   options.add_options("Layout")                                                                              //

@@ -12,6 +12,7 @@
 #include "comm/base/log.h"
 #include "comm/control_handshake.h"
 #include "comm/mpi_session.h"
+#include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/parse_arguments.h"
 
@@ -53,6 +54,7 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
        cxxopts::value<uint64_t>()->default_value("0"))  //
       ("threads", "compute threads of this rank (0: cores / ranks on this host)",
        cxxopts::value<int>()->default_value("0"))  //
+      ("device", "auto, cpu, cuda, or emulator", cxxopts::value<std::string>()->default_value("auto"))  //
       ("record", "rank 0 writes the cluster plan and every step plan to FILE",
        cxxopts::value<std::string>()->default_value(""))  //
       ("replay", "run the plans of a recorded FILE without a coordinator",
@@ -76,6 +78,7 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
         comm::secret_from(arguments.count("secret-file") != 0 ? arguments["secret-file"].as<std::string>() : "");
   }
   start.epoch = arguments["epoch"].as<uint64_t>();
+  start.device = parse_device(arguments["device"].as<std::string>());
   start.threads = arguments["threads"].as<int>();
   const LogLevel level = log_level_from_string(arguments["log-level"].as<std::string>());
   const auto session = comm::MpiSession::start();

@@ -15,14 +15,14 @@ parallel::Range local_heads(const StageParts& parts) {
   return parallel::heads_of(parts.config, parts.layout.attention_leaves[parts.tp_index()]);
 }
 
-std::vector<int32_t> make_kv_head_of(const StageParts& parts) {
+Tensor make_kv_head_of(const StageParts& parts) {
   const parallel::Range heads = local_heads(parts);
   const int64_t first_kv = parallel::kv_heads_of(parts.config, heads).begin;
   const int64_t group = parts.config.num_heads / parts.config.num_kv_heads;
-  std::vector<int32_t> kv_head_of;
+  Tensor kv_head_of(DType::kI32, {heads.size()});
   for (int64_t head = heads.begin; head < heads.end; ++head)
-    kv_head_of.push_back(static_cast<int32_t>(head / group - first_kv));
-  return kv_head_of;
+    kv_head_of.as<int32_t>()[head - heads.begin] = static_cast<int32_t>(head / group - first_kv);
+  return parts.where ? copy_to_device(parts.where, kv_head_of) : std::move(kv_head_of);
 }
 
 }  // namespace
@@ -30,8 +30,9 @@ std::vector<int32_t> make_kv_head_of(const StageParts& parts) {
 std::shared_ptr<const RopeTable> make_rope(const StageParts& parts) {
   if (parts.config.position != parallel::PositionKind::kRope) return nullptr;
   const RopeFrequencies frequencies = rope_frequencies(parts.config.rope);
-  return std::make_shared<RopeTable>(
-      make_rope_table(frequencies.inv_freq, parts.max_model_len, frequencies.attention_factor));
+  RopeTable table = make_rope_table(frequencies.inv_freq, parts.max_model_len, frequencies.attention_factor);
+  if (parts.where) table = {copy_to_device(parts.where, table.cos), copy_to_device(parts.where, table.sin)};
+  return std::make_shared<RopeTable>(std::move(table));
 }
 
 Attention::Attention(const StageParts& parts, int64_t layer, std::shared_ptr<const RopeTable> rope)
@@ -57,7 +58,7 @@ void Attention::normalise_heads(Step& step, MatrixView heads, const float* weigh
 void Attention::rotate(Step& step, MatrixView heads) const {
   if (rope_ != nullptr)
     rope(step.op, {.x = heads,
-                   .positions = step.batch.positions.data(),
+                   .positions = step.arrays.positions,
                    .cos = rope_->cos,
                    .sin = rope_->sin,
                    .head_dim = head_dim_});
@@ -75,16 +76,16 @@ void Attention::add_to(Step& step, MatrixView x, MatrixView residual) const {
   normalise_heads(step, k, k_norm_);
   rotate(step, q);
   rotate(step, k);
-  kv_write(step.op, {.k = k, .v = v, .slots = step.batch.slots.data(), .cache = cache_});
+  kv_write(step.op, {.k = k, .v = v, .slots = step.arrays.slots, .cache = cache_});
   const MatrixView mixed = take_matrix(step.op, compute_, x.rows, q_cols);
   attention(step.op, {.q = q,
                       .cache = cache_,
-                      .kv_head_of = kv_head_of_.data(),
+                      .kv_head_of = kv_head_of_.as<int32_t>(),
                       .num_heads = num_heads_,
                       .num_sequences = step.batch.num_chunks(),
-                      .query_start = step.batch.query_start.data(),
-                      .context_len = step.batch.context_len.data(),
-                      .block_table = step.batch.block_table.data(),
+                      .query_start = step.arrays.query_start,
+                      .context_len = step.arrays.context_len,
+                      .block_table = step.arrays.block_table,
                       .block_table_stride = step.batch.block_table_stride,
                       .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim_))),
                       .window = window_,

@@ -30,7 +30,7 @@ class Attention {
   int window_;
   float eps_;
   DType compute_;
-  std::vector<int32_t> kv_head_of_;  // [num_heads_]
+  Tensor kv_head_of_;  // i32 [num_heads_]
   ColumnParallelLinear qkv_;
   const float* q_norm_;  // [head_dim] or null
   const float* k_norm_;

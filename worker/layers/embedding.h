@@ -1,5 +1,5 @@
-// Looks up rows of a stored table: token embeddings, learned positions. Rows are read from the checkpoint's mapping
-// (N8: the embedding is not sharded and not copied), so a rank touches only the rows it meets.
+// Looks up rows of a stored table: token embeddings, learned positions (N8: the embedding is not sharded). On the CPU
+// rows are read from the checkpoint's mapping, so a rank touches only the rows it meets; a device holds a copy.
 #pragma once
 
 #include <span>
@@ -13,7 +13,7 @@ namespace chorale::worker {
 class Embedding {
  public:
   /// REQUIRES: the first stage.
-  Embedding(const StageParts& parts, parallel::Member member) : table_(&parts.weights.lookup(member)) {}
+  Embedding(const StageParts& parts, parallel::Member member);
   /// out[i] = table[ids[i]], as float32. CHECKs that ids are inside the table.
   void lookup(Step& step, std::span<const int32_t> ids, MatrixView out) const;  // f32 [ids, hidden]
   /// out[i] += table[ids[i]].
@@ -21,6 +21,7 @@ class Embedding {
 
  private:
   const parallel::StoredTensor* table_;  // [num_ids, hidden]
+  Tensor on_device_;                     // f32 | bf16 | f16 [num_ids, hidden]; empty on the CPU
 };
 
 }  // namespace chorale::worker

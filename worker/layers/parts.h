@@ -20,7 +20,8 @@ struct StageParts {
   int64_t max_model_len = 0;  // rows of the rope table
   const StageWeights& weights;
   KvCache& kv;
-  comm::Communicator& group;  // the tensor-parallel ranks of this stage
+  comm::Communicator& group;  // the tensor-parallel ranks of this stage; takes memory of the device
+  DeviceStream where = {};    // where weights and cache are
 
   int tp_index() const { return layout.tp_index_of(rank); }
   parallel::Range layers() const { return layout.stage_layers[layout.stage_of(rank)]; }

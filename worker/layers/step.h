@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "comm/base/deadline.h"
@@ -24,6 +25,20 @@ struct Batch {
   int64_t num_tokens() const { return static_cast<int64_t>(positions.size()); }
   int num_chunks() const { return static_cast<int>(context_len.size()); }
 };
+
+/// A batch's arrays where the kernels read them: the batch's own on the CPU, copies on a device.
+struct BatchArrays {
+  const int32_t* positions = nullptr;
+  const int32_t* slots = nullptr;
+  const int32_t* query_start = nullptr;
+  const int32_t* context_len = nullptr;
+  const int32_t* block_table = nullptr;
+};
+/// Copies are scratch of the current step, in the order of its stream.
+BatchArrays place_batch(OpContext& op, const Batch& batch);
+
+/// Host numbers where the kernels read them, likewise.
+const int32_t* place_ints(OpContext& op, std::span<const int32_t> values);
 
 /// Where the time of a step went; for StageReport only.
 struct StepTimes {
@@ -47,6 +62,7 @@ class Stopwatch {
 struct Step {
   OpContext& op;
   const Batch& batch;
+  BatchArrays arrays;
   Deadline deadline;
   StepTimes times;
 };

@@ -7,9 +7,7 @@ namespace {
 constexpr size_t kAlignment = 64;
 }  // namespace
 
-Workspace::Workspace(size_t bytes) { chunks_.push_back(make_chunk(std::max(bytes, kAlignment))); }
-
-Workspace::Workspace(Device& device, size_t bytes) : device_(&device) {
+Workspace::Workspace(Device* device, size_t bytes) : device_(device) {
   chunks_.push_back(make_chunk(std::max(bytes, kAlignment)));
 }
 

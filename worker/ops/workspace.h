@@ -14,9 +14,9 @@ namespace chorale::worker {
 class Workspace {
  public:
   /// Room for `bytes` at once without growing. More is taken from the system when needed and kept.
-  explicit Workspace(size_t bytes = size_t{1} << 20);
-  /// Takes its memory from `device`, which must outlive it; the host may not be able to read it.
-  Workspace(Device& device, size_t bytes);
+  explicit Workspace(size_t bytes = size_t{1} << 20) : Workspace(nullptr, bytes) {}
+  /// Takes its memory from `device`, which must outlive it; nullptr is the host.
+  Workspace(Device* device, size_t bytes);
 
   /// `count` elements, 64-byte aligned, not initialised. Valid until the scope around it ends.
   template <typename T>
@@ -43,7 +43,7 @@ class Workspace {
  private:
   void release(size_t chunk, size_t used);
   Tensor make_chunk(size_t bytes) const;
-  Device* device_ = nullptr;    // nullptr: the host's memory
+  Device* device_;              // nullptr: the host
   std::vector<Tensor> chunks_;  // pointers stay valid while the arena grows
   size_t chunk_ = 0;            // the chunk being filled
   size_t used_ = 0;             // bytes of it

@@ -12,7 +12,7 @@ const PackedWeight& StageWeights::matrix(parallel::Member member, int64_t layer)
 
 const float* StageWeights::find_vector(parallel::Member member, int64_t layer) const {
   const auto found = vectors_.find({member, layer});
-  return found == vectors_.end() ? nullptr : found->second.data();
+  return found == vectors_.end() ? nullptr : found->second.as<float>();
 }
 
 const float* StageWeights::vector(parallel::Member member, int64_t layer) const {
@@ -30,7 +30,7 @@ const parallel::StoredTensor& StageWeights::lookup(parallel::Member member) cons
 uint64_t StageWeights::weight_bytes() const {
   uint64_t bytes = 0;
   for (const auto& [key, weight] : matrices_) bytes += weight->data.view().size_bytes();
-  for (const auto& [key, values] : vectors_) bytes += values.size() * sizeof(float);
+  for (const auto& [key, values] : vectors_) bytes += values.view().size_bytes();
   return bytes;
 }
 

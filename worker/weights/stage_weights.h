@@ -1,5 +1,5 @@
-// The weights of one rank: its slices of its stage's layers, packed for the kernels, and nothing else. Filled once by
-// the loader, read by the layers' constructors. Embeddings stay in the checkpoint's mapping and are read by row.
+// The weights of one rank: its slices of its stage's layers, packed for the kernels, and nothing else; in the memory of
+// its device. Filled once by the loader, read by the layers' constructors. Embeddings stay in the checkpoint's mapping.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ class StageWeights {
 
   /// CHECKs that the loader made it. `layer` is the model's number; 0 for weights outside layers.
   const PackedWeight& matrix(parallel::Member member, int64_t layer = 0) const;
-  const float* vector(parallel::Member member, int64_t layer = 0) const;
+  const float* vector(parallel::Member member, int64_t layer = 0) const;  // where the kernels read it
   /// nullptr where the model has no such vector.
   const float* find_vector(parallel::Member member, int64_t layer = 0) const;
   /// The stored table of an embedding; first stage only.
@@ -37,7 +37,7 @@ class StageWeights {
   using Key = std::pair<parallel::Member, int64_t>;
   parallel::Checkpoint checkpoint_;  // keeps the mapping alive
   std::map<Key, std::unique_ptr<PackedWeight>> matrices_;
-  std::map<Key, std::vector<float>> vectors_;
+  std::map<Key, Tensor> vectors_;  // f32
   std::map<parallel::Member, const parallel::StoredTensor*> lookups_;
   uint64_t copied_bytes_ = 0;
   double load_seconds_ = 0;

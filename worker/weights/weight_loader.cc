@@ -22,6 +22,7 @@ using parallel::ShardKind;
 using parallel::StoredTensor;
 using parallel::WeightSpec;
 
+constexpr std::chrono::minutes kCopyDeadline{10};
 constexpr int64_t kRowsPerTask = 128;  // one panel: tasks pack disjoint panels where fused parts start on one
 
 // The member whose matrix (or vector) holds this one's rows too.
@@ -61,6 +62,7 @@ class WeightLoader {
     for (const WeightSpec& spec : parallel::architecture_of(request_.config).weights(request_.config)) plan(spec);
     for (auto& [key, parts] : groups_) make(key, parts);
     pack_all(pool);
+    if (request_.where) move_to_device();
     weights_.copied_bytes_ = copied_bytes_;
     weights_.load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(weights_);
@@ -110,14 +112,14 @@ class WeightLoader {
       num_rows += part.rows.size();
     }
     if (parallel::expected_shape(request_.config, key.first).num_dims() == 1) {
-      std::vector<float>& values = weights_.vectors_[key];
-      values.resize(static_cast<size_t>(num_rows));
-      for (const Part& part : parts) read_vector(part, values.data() + part.first_row);
+      Tensor& values = weights_.vectors_[key] = Tensor(DType::kF32, {num_rows});
+      for (const Part& part : parts) read_vector(part, values.as<float>() + part.first_row);
       return;
     }
     auto weight =
         std::make_unique<PackedWeight>(make_packed_weight(request_.compute, num_rows, parts.front().columns.size(),
-                                                          leaf_begin(parts.front()), first_leaf(parts.front())));
+                                                          leaf_begin(parts.front()), first_leaf(parts.front()),
+                                                          weight_order(request_.where.kind(), request_.compute)));
     for (const Part& part : parts)
       for (int64_t begin = 0; begin < part.rows.size(); begin += kRowsPerTask)
         tasks_.push_back({weight.get(), &part, begin, std::min(begin + kRowsPerTask, part.rows.size())});
@@ -190,6 +192,14 @@ class WeightLoader {
       }
     });
     if (failure) std::rethrow_exception(failure);
+  }
+
+  // One weight after the other, so that host and device hold at most one twice.
+  void move_to_device() {
+    for (auto& [key, weight] : weights_.matrices_)
+      *weight = to_device(*weight, *request_.where.device, *request_.where.stream);
+    for (auto& [key, values] : weights_.vectors_) values = copy_to_device(request_.where, values);
+    request_.where.stream->synchronize(Deadline::after(kCopyDeadline));
   }
 
   // Reads rows of the part as float32 [rows, columns] and packs them. Returns the bytes of the file it touched.

@@ -14,6 +14,7 @@ struct WeightLoadRequest {
   const parallel::Layout& layout;
   int rank = 0;  // in the world
   DType compute = DType::kF32;
+  DeviceStream where = {};  // where the weights are wanted
 };
 
 /// Logs progress for long loads. Throws Error{kNotFound | kCorrupt} naming the tensor, Error{kResourceExhausted}

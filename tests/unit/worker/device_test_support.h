@@ -23,7 +23,7 @@ class TestDevice {
       : device_(open_device(test_device_kind(), 0)),
         stream_(device_->make_stream()),
         pool_({.num_threads = 1, .spin_us = 0}),
-        scratch_(*device_, size_t{1} << 20),
+        scratch_(device_.get(), size_t{1} << 20),
         ctx_{device_->kind(), parallel::Isa::kScalar, pool_, scratch_, stream_.get()} {
     set_compute_thread_fp_state();
   }
