@@ -60,8 +60,9 @@ Isa common_isa(const ClusterRequest& request, const std::vector<WorkerHello>& he
 std::string common_arithmetic(const std::vector<WorkerHello>& hellos) {
   for (const WorkerHello& hello : hellos)
     if (hello.device_arithmetic != hellos.front().device_arithmetic)
-      fail(ErrorCode::kInvalidArgument, "rank {} on {} computes on {} ({}), rank 0 on {}: one answer needs one kind; see --device",
-           hello.rank, hello.host, hello.device, hello.device_arithmetic, hellos.front().device_arithmetic);
+      fail(ErrorCode::kInvalidArgument,
+           "rank {} on {} computes on {} ({}), rank 0 on {}: one answer needs one kind; see --device", hello.rank,
+           hello.host, hello.device, hello.device_arithmetic, hellos.front().device_arithmetic);
   return hellos.front().device_arithmetic;
 }
 
@@ -81,8 +82,7 @@ int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan
   int64_t blocks = std::numeric_limits<int64_t>::max();
   for (const WorkerHello& hello : hellos) {
     const uint64_t block_bytes = kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
-    if (block_bytes > 0)
-      blocks = std::min(blocks, static_cast<int64_t>(kv_room(request, plan, hello) / block_bytes));
+    if (block_bytes > 0) blocks = std::min(blocks, static_cast<int64_t>(kv_room(request, plan, hello) / block_bytes));
   }
   return blocks;
 }

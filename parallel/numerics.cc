@@ -103,7 +103,8 @@ std::string cpu_model_name() {
 
 std::string NumericsClass::to_string() const {
   return fmt::format("{}/cache={}/{}/La={}/Lm={}/build={}", chorale::to_string(compute), chorale::to_string(cache),
-                     device == "cpu" ? parallel::to_string(isa) : std::string_view(device), attention_leaves, mlp_leaves, build_id);
+                     device == "cpu" ? parallel::to_string(isa) : std::string_view(device), attention_leaves,
+                     mlp_leaves, build_id);
 }
 
 void NumericsClass::encode(ByteWriter& out) const {

@@ -49,10 +49,8 @@ class DeviceCommunicator : public comm::Communicator {
                        Deadline deadline) override {
     const Workspace::Scope scope(op_.scratch);
     const float* nodes = gather_nodes(schedule, partials, out.size(), deadline);
-    tree_fold(op_, {.schedule = &schedule,
-                    .nodes = nodes,
-                    .count = static_cast<int64_t>(out.size()),
-                    .out = out.data()});
+    tree_fold(op_,
+              {.schedule = &schedule, .nodes = nodes, .count = static_cast<int64_t>(out.size()), .out = out.data()});
   }
 
   void tree_reduce_scatter(const comm::TreeSchedule& schedule, std::span<float> partials,

@@ -93,8 +93,9 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
     if (slice.size() == 0) continue;
     const Workspace::Scope scope(scratch_);
     const auto part = take_matrix(op_, DType::kF32, num_rows, slice.size());
-    groups_.group.recv({static_cast<std::byte*>(part.data), static_cast<size_t>(num_rows * slice.size()) * sizeof(float)}, tp,
-                kLogitsTag, step.deadline);
+    groups_.group.recv(
+        {static_cast<std::byte*>(part.data), static_cast<size_t>(num_rows * slice.size()) * sizeof(float)}, tp,
+        kLogitsTag, step.deadline);
     cast(op_, {.x = part, .out = whole.columns(slice.begin, slice.end)});
   }
   return whole;
@@ -102,9 +103,9 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
 
 // Rows of logits, and per row the chunks' softmax terms and the best ids: pointers into scratch of the host.
 struct StageRunner::HostLogits {
-  MatrixView logits;            // f32 [rows, vocab_size]
-  const SoftmaxStats* stats;    // [rows, num_chunks]
-  const int32_t* best;          // [rows, num_best]
+  MatrixView logits;          // f32 [rows, vocab_size]
+  const SoftmaxStats* stats;  // [rows, num_chunks]
+  const int32_t* best;        // [rows, num_best]
   int64_t num_chunks, num_best;
 };
 

@@ -52,10 +52,11 @@ Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::uniq
   pool_ = std::make_unique<ThreadPool>(ThreadPoolOptions{.num_threads = num_threads, .spin_us = plan.spin_us});
   StageWeights weights =
       load_weights(std::move(checkpoint), {plan.config, plan.layout, rank, plan.numerics.compute, where}, *pool_);
-  log_info("loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; device {}, communicator {}, {} threads",
-           static_cast<double>(weights.weight_bytes()) / kMiB, static_cast<double>(weights.copied_bytes()) / kMiB,
-           weights.load_seconds(),
-           device_ == nullptr ? "cpu" : device_->name(), world_->backend(), num_threads);
+  log_info(
+      "loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; device {}, communicator {}, {} "
+      "threads",
+      static_cast<double>(weights.weight_bytes()) / kMiB, static_cast<double>(weights.copied_bytes()) / kMiB,
+      weights.load_seconds(), device_ == nullptr ? "cpu" : device_->name(), world_->backend(), num_threads);
   runner_ = std::make_unique<StageRunner>(plan, rank, *world_, *group_, std::move(weights), *pool_, where);
 }
 

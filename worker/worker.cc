@@ -38,16 +38,16 @@ int ranks_on_device(DeviceKind kind, const comm::WorldMap& map) {
 parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device) {
   const parallel::HostFacts facts = parallel::read_host_facts();
   parallel::WorkerHello hello{.rank = map.rank,
-          .num_ranks = map.size,
-          .host = facts.host_name,
-          .ranks_on_host = map.ranks_on_host(),
-          .num_cores = facts.num_cores,
-          .free_memory_bytes = facts.free_memory_bytes,
-          .best_isa_f32 = parallel::best_isa(DType::kF32),
-          .best_isa_bf16 = parallel::best_isa(DType::kBF16),
-          .cpu_model = parallel::cpu_model_name(),
-          .build_id = kBuildId,
-          .process_id = getpid()};
+                              .num_ranks = map.size,
+                              .host = facts.host_name,
+                              .ranks_on_host = map.ranks_on_host(),
+                              .num_cores = facts.num_cores,
+                              .free_memory_bytes = facts.free_memory_bytes,
+                              .best_isa_f32 = parallel::best_isa(DType::kF32),
+                              .best_isa_bf16 = parallel::best_isa(DType::kBF16),
+                              .cpu_model = parallel::cpu_model_name(),
+                              .build_id = kBuildId,
+                              .process_id = getpid()};
   if (device == nullptr) return hello;
   hello.device = to_string(device->kind());
   hello.device_arithmetic = device->arithmetic();

@@ -55,9 +55,9 @@ Float16 to_f16(float x) {
   const uint32_t sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
   const auto with_sign = [sign](uint32_t bits) { return Float16{static_cast<uint16_t>(sign | bits)}; };
   if (a > 0x7f800000u) return with_sign(0x7e00u | ((a >> 13) & 0x3ffu));
-  if (a >= 0x47800000u) return with_sign(0x7c00u);                                                  // 2^16 and above
+  if (a >= 0x47800000u) return with_sign(0x7c00u);                                              // 2^16 and above
   if (a >= 0x38800000u) return with_sign((a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13);  // normal
-  if (a < 0x33000000u) return with_sign(0);                                                         // below 2^-25
+  if (a < 0x33000000u) return with_sign(0);                                                     // below 2^-25
   const uint32_t shift = 126 - (a >> 23), mantissa = (a & 0x7fffffu) | 0x800000u;  // subnormal: units of 2^-24
   const uint32_t rest = mantissa & ((1u << shift) - 1), half = 1u << (shift - 1), down = mantissa >> shift;
   return with_sign(down + (rest > half || (rest == half && (down & 1u) != 0) ? 1u : 0u));

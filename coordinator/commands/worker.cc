@@ -53,7 +53,7 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
       ("epoch", "number of the world (0: whatever the coordinator serves)",
        cxxopts::value<uint64_t>()->default_value("0"))  //
       ("threads", "compute threads of this rank (0: cores / ranks on this host)",
-       cxxopts::value<int>()->default_value("0"))  //
+       cxxopts::value<int>()->default_value("0"))                                                       //
       ("device", "auto, cpu, cuda, or emulator", cxxopts::value<std::string>()->default_value("auto"))  //
       ("record", "rank 0 writes the cluster plan and every step plan to FILE",
        cxxopts::value<std::string>()->default_value(""))  //

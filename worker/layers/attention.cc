@@ -57,11 +57,8 @@ void Attention::normalise_heads(Step& step, MatrixView heads, const float* weigh
 
 void Attention::rotate(Step& step, MatrixView heads) const {
   if (rope_ != nullptr)
-    rope(step.op, {.x = heads,
-                   .positions = step.arrays.positions,
-                   .cos = rope_->cos,
-                   .sin = rope_->sin,
-                   .head_dim = head_dim_});
+    rope(step.op,
+         {.x = heads, .positions = step.arrays.positions, .cos = rope_->cos, .sin = rope_->sin, .head_dim = head_dim_});
 }
 
 void Attention::add_to(Step& step, MatrixView x, MatrixView residual) const {

@@ -1,8 +1,8 @@
 #include "worker/layers/embedding.h"
 
 #include "worker/layers/linear.h"
-#include "worker/ops/embedding.h"
 #include "worker/ops/add_residual.h"
+#include "worker/ops/embedding.h"
 #include "worker/thread_pool.h"
 
 namespace chorale::worker {

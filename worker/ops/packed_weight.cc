@@ -28,7 +28,25 @@ int64_t PackedWeight::padded_leaf_begin(int leaf) const {
   return begin;
 }
 
-PackedWeight make_packed_weight(DType dtype, int64_t n, int64_t k, std::vector<int64_t> leaf_begin, int first_leaf) {
+WeightOrder weight_order(DeviceKind device, DType dtype) {
+  return device == DeviceKind::kCpu || dtype == DType::kF32 ? WeightOrder::kPanels : WeightOrder::kFragments;
+}
+
+PackedWeight to_device(const PackedWeight& weight, Device& device, Stream& stream) {
+  PackedWeight copy;
+  copy.order = weight.order;
+  copy.dtype = weight.dtype;
+  copy.n = weight.n;
+  copy.k = weight.k;
+  copy.first_leaf = weight.first_leaf;
+  copy.leaf_begin = weight.leaf_begin;
+  copy.data = copy_to_device({&device, &stream}, weight.data);
+  return copy;
+}
+
+PackedWeight make_packed_weight(DType dtype, int64_t n, int64_t k, std::vector<int64_t> leaf_begin, int first_leaf,
+                                WeightOrder order) {
+  CHECK(order == WeightOrder::kPanels);
   if (dtype != DType::kF32 && dtype != DType::kBF16)
     fail(ErrorCode::kInvalidArgument, "weights are packed as f32 or bf16, not {}", to_string(dtype));
   if (leaf_begin.empty()) leaf_begin = {0, k};

@@ -116,10 +116,9 @@ class WeightLoader {
       for (const Part& part : parts) read_vector(part, values.as<float>() + part.first_row);
       return;
     }
-    auto weight =
-        std::make_unique<PackedWeight>(make_packed_weight(request_.compute, num_rows, parts.front().columns.size(),
-                                                          leaf_begin(parts.front()), first_leaf(parts.front()),
-                                                          weight_order(request_.where.kind(), request_.compute)));
+    auto weight = std::make_unique<PackedWeight>(
+        make_packed_weight(request_.compute, num_rows, parts.front().columns.size(), leaf_begin(parts.front()),
+                           first_leaf(parts.front()), weight_order(request_.where.kind(), request_.compute)));
     for (const Part& part : parts)
       for (int64_t begin = 0; begin < part.rows.size(); begin += kRowsPerTask)
         tasks_.push_back({weight.get(), &part, begin, std::min(begin + kRowsPerTask, part.rows.size())});

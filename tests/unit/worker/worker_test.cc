@@ -134,14 +134,13 @@ TEST(Worker, RefusesAnotherModelThanThePlanned) {
   ThreadWorld direct(model / "llama2-mha", {});
   parallel::ClusterPlan plan = direct.plan();
   plan.model_path = (model / "qwen3-yarn").string();
-  EXPECT_THROW(Stage(plan, 0, 1, DeviceKind::kCpu, [](const comm::WorldOptions&) { return comm::make_single(); }),
-               Error);
+  EXPECT_THROW(Stage(plan, 0, 1, nullptr, [](const comm::WorldOptions&) { return comm::make_single(); }), Error);
   plan.model_path = (model / "llama2-mha").string();
-  EXPECT_THROW(Stage(plan, 0, 1, DeviceKind::kCuda, [](const comm::WorldOptions&) { return comm::make_single(); }),
+  EXPECT_THROW(Stage(plan, 0, 1, open_device(DeviceKind::kEmulator, 0),
+                     [](const comm::WorldOptions&) { return comm::make_single(); }),
                Error);
-  EXPECT_THROW(Stage(plan, 0, 1, DeviceKind::kCpu,
-                     [](const comm::WorldOptions&) { return std::move(comm::make_threads(2)[0]); }),
-               Error);
+  EXPECT_THROW(
+      Stage(plan, 0, 1, nullptr, [](const comm::WorldOptions&) { return std::move(comm::make_threads(2)[0]); }), Error);
 }
 
 TEST(StageRunner, RefusesPlansThatBreakTheProtocol) {
@@ -150,7 +149,7 @@ TEST(StageRunner, RefusesPlansThatBreakTheProtocol) {
   parallel::ClusterPlan plan = direct.plan();
   plan.model_path = model.string();
   const auto refuses = [&](const std::function<void(std::vector<parallel::StepPlan>&)>& spoil) {
-    Stage stage(plan, 0, 1, DeviceKind::kCpu, [](const comm::WorldOptions&) { return comm::make_single(); });
+    Stage stage(plan, 0, 1, nullptr, [](const comm::WorldOptions&) { return comm::make_single(); });
     const std::vector<Job> jobs{{.prompt = {1, 2, 3}, .num_tokens = 3}};
     auto steps = Planner(jobs, {}, plan.num_kv_blocks).make();
     spoil(steps);
