@@ -179,7 +179,8 @@ int run_plan(int argc, char** argv) {
   check_weights(checkpoint, config);
   const int num_ranks = cluster.request.layout.tp * cluster.request.layout.pp;
   std::vector<parallel::WorkerHello> hellos;
-  for (int rank = 0; rank < num_ranks; ++rank) hellos.push_back(invented_hello(rank, num_ranks, cluster.request.device));
+  for (int rank = 0; rank < num_ranks; ++rank)
+    hellos.push_back(invented_hello(rank, num_ranks, cluster.request.device));
   const ClusterPlan plan = make_cluster_plan(cluster.request, config, hellos, 1);
   KvFacts kv{.budget = kv_budget(cluster.request, plan, hellos)};
   kv.capped_at_need = cluster.request.num_kv_blocks == 0 && kv.budget.affordable > kv.budget.needed;

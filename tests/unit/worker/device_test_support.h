@@ -41,8 +41,8 @@ class TestDevice {
   }
   template <typename T>
   Tensor upload(const std::vector<T>& values) {
-    return upload(TensorView{const_cast<T*>(values.data()), DTypeOf<T>::value, DeviceKind::kCpu,
-                             {static_cast<int64_t>(values.size())}});
+    return upload(TensorView{
+        const_cast<T*>(values.data()), DTypeOf<T>::value, DeviceKind::kCpu, {static_cast<int64_t>(values.size())}});
   }
   Tensor download(const TensorView& on_device) {
     stream_->synchronize(deadline());

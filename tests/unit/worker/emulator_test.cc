@@ -123,7 +123,8 @@ void mma_kernel(MmaParams p) {
     const unsigned row = g + 8 * (r % 2), col = 2 * t + 8 * (r / 2);
     a.reg[r] = pack_pair<T>(p.a[row * 16 + col], p.a[row * 16 + col + 1]);
   }
-  for (unsigned r = 0; r < 2; ++r) b.reg[r] = pack_pair<T>(p.b[(2 * t + 8 * r) * 8 + g], p.b[(2 * t + 8 * r + 1) * 8 + g]);
+  for (unsigned r = 0; r < 2; ++r)
+    b.reg[r] = pack_pair<T>(p.b[(2 * t + 8 * r) * 8 + g], p.b[(2 * t + 8 * r + 1) * 8 + g]);
   for (unsigned i = 0; i < 4; ++i) c.value[i] = p.d[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2];
   multiply_accumulate<T>(c, a, b);
   for (unsigned i = 0; i < 4; ++i) p.d[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = c.value[i];

@@ -78,7 +78,8 @@ class Machine {
     size_ = size;
     while (threads_.size() < size) threads_.push_back(std::make_unique<Thread>());
     // Its own allocation, exact to the byte, so that ASan sees an access past it.
-    const std::unique_ptr<std::byte[]> shared(new (std::align_val_t{128}) std::byte[std::max<size_t>(1, launch.shared_bytes)]);
+    const std::unique_ptr<std::byte[]> shared(new (std::align_val_t{128})
+                                                  std::byte[std::max<size_t>(1, launch.shared_bytes)]);
     shared_ = shared.get();
     ++counters_.launches;
     for (block_.z = 0; block_.z < launch.grid.z; ++block_.z)
@@ -175,18 +176,19 @@ class Machine {
   void make_fibre(Thread& thread) {
     context::fixedsize_stack allocator(kStackBytes);
     thread.stack = allocator.allocate();
-    thread.fibre = context::fiber(std::allocator_arg, context::preallocated(thread.stack.sp, thread.stack.size, thread.stack),
-                                  allocator, [this](context::fiber&& machine) {
-                                    StackSwitch stack;
-                                    stack.arrive(&machine_bottom_, &machine_size_);
-                                    current_->machine = std::move(machine);
-                                    for (;;) {
-                                      entry_(params_);
-                                      end_thread();
-                                      leave_fibre();
-                                    }
-                                    return context::fiber();  // never: a fibre ends when its machine does
-                                  });
+    thread.fibre =
+        context::fiber(std::allocator_arg, context::preallocated(thread.stack.sp, thread.stack.size, thread.stack),
+                       allocator, [this](context::fiber&& machine) {
+                         StackSwitch stack;
+                         stack.arrive(&machine_bottom_, &machine_size_);
+                         current_->machine = std::move(machine);
+                         for (;;) {
+                           entry_(params_);
+                           end_thread();
+                           leave_fibre();
+                         }
+                         return context::fiber();  // never: a fibre ends when its machine does
+                       });
   }
 
   // Back to the machine, until this thread is ready again.
@@ -238,7 +240,8 @@ class Machine {
       if (threads_[i]->state == State::kAtWarpBarrier) warp += fmt::format(" {}", i);
     }
     return fmt::format(
-        "block ({}, {}, {}) is stuck: a barrier that not every thread reaches; waiting for the block:{}; for their warp:{}",
+        "block ({}, {}, {}) is stuck: a barrier that not every thread reaches; waiting for the block:{}; for their "
+        "warp:{}",
         block_.x, block_.y, block_.z, block.empty() ? " none" : block, warp.empty() ? " none" : warp);
   }
 
@@ -278,7 +281,9 @@ std::byte* shared_memory() { return machine.shared(); }
 void meet_block() { machine.meet_block(); }
 void meet_warp(void* mine, WarpAct act) { machine.meet_warp(mine, act); }
 
-void copy_async(void* to, const void* from, size_t bytes) { machine.current().open_copies.push_back({to, from, bytes}); }
+void copy_async(void* to, const void* from, size_t bytes) {
+  machine.current().open_copies.push_back({to, from, bytes});
+}
 void copy_async_commit() {
   Thread& thread = machine.current();
   thread.copy_groups.push_back(std::exchange(thread.open_copies, {}));

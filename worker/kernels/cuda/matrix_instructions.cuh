@@ -94,8 +94,7 @@ void act(void* const (&lanes)[32]) {
     CHECK(lane != nullptr);  // all 32 lanes take part
     const int g = l / 4, t = l % 4;
     for (int r = 0; r < 4; ++r)
-      for (int h = 0; h < 2; ++h)
-        a[g + 8 * (r % 2)][2 * t + 8 * (r / 2) + h] = element<T>(lane->a->reg[r], h);
+      for (int h = 0; h < 2; ++h) a[g + 8 * (r % 2)][2 * t + 8 * (r / 2) + h] = element<T>(lane->a->reg[r], h);
     for (int r = 0; r < 2; ++r)
       for (int h = 0; h < 2; ++h) b[2 * t + 8 * r + h][g] = element<T>(lane->b->reg[r], h);
     for (int i = 0; i < 4; ++i) d[g + 8 * (i / 2)][2 * t + i % 2] = lane->c->value[i];

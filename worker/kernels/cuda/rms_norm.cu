@@ -48,8 +48,8 @@ void rms_norm_launch(OpContext& ctx, const RmsNormArgs& args) {
   args.out.dtype == DType::kBF16 ? launch_as<BFloat16>(ctx, args) : launch_as<float>(ctx, args);
 }
 
-const KernelTable<RmsNormArgs>::Add kAdd({"rms_norm_warp", kKernelDevice, parallel::Isa::kScalar, 0,
-                                          supports_all, rms_norm_launch});
+const KernelTable<RmsNormArgs>::Add kAdd({"rms_norm_warp", kKernelDevice, parallel::Isa::kScalar, 0, supports_all,
+                                          rms_norm_launch});
 
 }  // namespace
 }  // namespace chorale::worker

@@ -126,8 +126,8 @@ void launch(OpContext&, void (*kernel)(Params), const LaunchShape& shape, const 
     void (*kernel)(Params);
     const Params* params;
   } const call{kernel, &params};
-  emulator::run(shape, [](const void* p) { static_cast<const Call*>(p)->kernel(*static_cast<const Call*>(p)->params); },
-                &call);
+  emulator::run(
+      shape, [](const void* p) { static_cast<const Call*>(p)->kernel(*static_cast<const Call*>(p)->params); }, &call);
 }
 
 }  // namespace chorale::worker::inline SIMT
