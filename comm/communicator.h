@@ -18,6 +18,11 @@ namespace chorale::comm {
 using ConstByteSpan = std::span<const std::byte>;
 using ByteSpan = std::span<std::byte>;
 
+/// A send of at most this size does not wait for its receiver, while no more than kBufferedSendTotalBytes (between
+/// ranks of one host: its ring, comm/backends/region.h) are under way from this rank.
+constexpr size_t kBufferedSendBytes = size_t{2} << 10;
+constexpr size_t kBufferedSendTotalBytes = size_t{1} << 20;
+
 /// Thread: one thread at a time, the rank's compute thread.
 /// A deadline that passes, or a peer that is gone, throws Error{kDeadlineExceeded | kPeerLost}; the communicator is
 /// then unusable and the worker process exits (it never goes on with a half-done collective).
@@ -29,7 +34,7 @@ class Communicator {
   virtual std::string backend() const = 0;  // "thread", "shared_memory", "mpi", "hybrid"
 
   /// Blocking, matched by (source, tag) in order. Sizes on both sides must be equal.
-  /// send may return before the peer received (buffered) but the buffer is free to reuse.
+  /// send may return before the peer received (buffered; a small one always does) but the buffer is free to reuse.
   virtual void send(ConstByteSpan data, int destination, int tag, Deadline deadline) = 0;
   virtual void recv(ByteSpan data, int source, int tag, Deadline deadline) = 0;
 

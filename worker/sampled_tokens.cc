@@ -1,10 +1,21 @@
 #include "worker/sampled_tokens.h"
 
 #include <algorithm>
+#include <span>
 
 #include "comm/base/error.h"
 
 namespace chorale::worker {
+namespace {
+
+/// Both ends cut the ids of a step alike.
+template <typename Id, typename Visit>
+void for_messages(std::span<Id> ids, Visit visit) {
+  for (size_t begin = 0; begin < ids.size(); begin += kIdsPerMessage)
+    visit(ids.subspan(begin, std::min(kIdsPerMessage, ids.size() - begin)));
+}
+
+}  // namespace
 
 std::vector<uint64_t> sampled_sequences(const parallel::StepPlan& plan) {
   std::vector<uint64_t> ids;
@@ -20,7 +31,9 @@ void SampledTokens::publish(const parallel::StepPlan& plan, const std::vector<in
   if (ids.empty()) return;
   for (int tp = 0; tp < layout_.tp; ++tp) {
     if (layout_.rank_of(0, tp) != rank_) {
-      world_.send(std::as_bytes(std::span(ids)), layout_.rank_of(0, tp), kSampledTag, deadline);
+      for_messages(std::span(ids), [&](std::span<const int32_t> piece) {
+        world_.send(std::as_bytes(piece), layout_.rank_of(0, tp), kSampledTag, deadline);
+      });
       continue;
     }
     for (size_t i = 0; i < ids.size(); ++i) table.set_sampled(sequences[i], plan.step, ids[i]);
@@ -45,7 +58,9 @@ void SampledTokens::receive_front(SequenceTable& table, Deadline deadline) {
   const Expected expected = std::move(expected_.front());
   expected_.pop_front();
   std::vector<int32_t> ids(expected.sequence_ids.size());
-  world_.recv(std::as_writable_bytes(std::span(ids)), leader_, kSampledTag, deadline);
+  for_messages(std::span(ids), [&](std::span<int32_t> piece) {
+    world_.recv(std::as_writable_bytes(piece), leader_, kSampledTag, deadline);
+  });
   for (size_t i = 0; i < ids.size(); ++i) table.set_sampled(expected.sequence_ids[i], expected.step, ids[i]);
 }
 

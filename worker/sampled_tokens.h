@@ -1,6 +1,6 @@
 // How sampled ids get from the leader of the last stage to the ranks of stage 0 without leaving the world, so that the
-// coordinator can plan a step before the one that feeds it is answered. One small message a step that samples, in step
-// order, to every stage-0 rank.
+// coordinator can plan a step before the one that feeds it is answered. For each step that samples, in step order,
+// small messages go to every stage-0 rank.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,11 @@ constexpr int kHiddenTag = 1;   // activations, one stage to the next
 constexpr int kSampledTag = 2;  // sampled ids, last stage's leader to stage 0
 constexpr int kLogitsTag = 3;   // within the last stage's group
 
+/// Ids of one message. The leader must get rid of the ids of pp + 1 steps while stage 0 receives nothing: stage 0 may
+/// be idle, and the coordinator sends it nothing more before the leader has answered. Messages of this size do not wait
+/// for their receiver; a large step travels in several.
+constexpr size_t kIdsPerMessage = comm::kBufferedSendBytes / sizeof(int32_t);
+
 /// Thread: the rank's compute thread.
 class SampledTokens {
  public:
@@ -34,7 +39,7 @@ class SampledTokens {
   /// Stage-0 ranks: remembers that ids of this step will come.
   void expect(const parallel::StepPlan& plan);
   /// Stage-0 ranks, before the rows of `plan` are embedded: receives what they name. Steps that were surely answered
-  /// are received too, so that no more than pp + 1 messages are under way; neither can block for ever, because
+  /// are received too, so that the ids of no more than pp + 1 steps are under way; neither can block for ever, because
   /// everything those steps need was sent before.
   void collect(const parallel::StepPlan& plan, SequenceTable& table, Deadline deadline);
 

@@ -9,6 +9,7 @@
 
 #include "comm/backends/checks.h"
 #include "comm/backends/factories.h"
+#include "comm/backends/mpi_outbox.h"
 #include "comm/backends/mpi_wait.h"
 #include "comm/base/bytes.h"
 #include "comm/base/watchdog.h"
@@ -56,6 +57,7 @@ class MpiCommunicator final : public Communicator {
     int finalized = 0;
     MPI_Finalized(&finalized);
     if (finalized != 0 || failed_) return;  // after a failure requests are under way and the process is about to leave
+    outbox_.reap();
     MPI_Comm_free(&messages_);
     MPI_Comm_free(&collectives_);
   }
@@ -66,6 +68,7 @@ class MpiCommunicator final : public Communicator {
 
   void send(ConstByteSpan data, int destination, int tag, Deadline deadline) override {
     check_peer(*this, destination, tag);
+    if (outbox_.takes(data.size())) return check_mpi(outbox_.post(data, destination, tag, messages_), "MPI_Isend");
     for_pieces(data.size(), [&](size_t begin, size_t size) {
       MPI_Request request;
       check_mpi(MPI_Isend(data.data() + begin, static_cast<int>(size), MPI_BYTE, destination, tag, messages_, &request),
@@ -327,6 +330,7 @@ class MpiCommunicator final : public Communicator {
   int size_ = 0;
   bool failed_ = false;  // a wait ended by an exception
   std::deque<Arrival> arrivals_;
+  MpiOutbox outbox_;
   // Scratch of the collectives, kept so that a step allocates nothing.
   std::vector<Part> sends_;
   std::vector<Part> recvs_;
