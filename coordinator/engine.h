@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "comm/base/deadline.h"
 #include "comm/base/error.h"
 #include "coordinator/engine_stats.h"
 #include "coordinator/jobs/job.h"
+#include "coordinator/jobs/text_stream.h"
 #include "coordinator/schedule/policy.h"
 #include "coordinator/world.h"
 
@@ -28,6 +30,8 @@ struct EngineOptions {
   std::chrono::milliseconds slow_reader_timeout{30000};
   std::chrono::milliseconds probe_interval{5000};  // an idle world is asked this often
   std::chrono::milliseconds health_window{30000};  // health() fails when nothing came back for this long
+  /// Where a choice of this prompt gets its text from; none: the tokenizer. For tests.
+  std::function<std::unique_ptr<TextStream>(std::span<const int32_t> prompt)> make_text;
 };
 
 /// Thread-safe but for construction and destruction.

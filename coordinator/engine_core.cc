@@ -42,25 +42,43 @@ EngineCore::EngineCore(const EngineOptions& options, std::shared_ptr<const Token
 }
 
 void EngineCore::submit(JobId id, JobRequest request, std::shared_ptr<JobSink> sink, Time arrival) {
-  auto job = std::make_unique<Job>();
-  job->id = id;
-  job->request = std::move(request);
-  job->sink = std::move(sink);
-  job->arrival = arrival;
-  if (is_lost_) {
-    job->sink->on_error({ErrorCode::kPeerLost, lost_reason_, ""});
-    board_.with([](EngineFacts& facts) { --facts.num_waiting_jobs; });
-    board_.job_ended();
-    return;
+  if (is_lost_) return refuse(*sink, {ErrorCode::kPeerLost, lost_reason_, ""});
+  try {
+    start(id, std::move(request), sink, arrival);
+  } catch (const std::exception& error) {  // out of memory, say: this job's end, not the world's
+    const Failure failure{ErrorCode::kSystem, fmt::format("the job could not be started: {}", error.what()), ""};
+    log_error("job {}: {}", id, failure.message);
+    const auto entry = jobs_.find(id);
+    if (entry == jobs_.end()) return refuse(*sink, failure);
+    fail_job(*entry->second, failure);
   }
-  const JobRequest& r = job->request;
+}
+
+/// A job that is in no list yet.
+void EngineCore::refuse(JobSink& sink, const Failure& failure) {
+  sink.on_error(failure);
+  board_.with([](EngineFacts& facts) { --facts.num_waiting_jobs; });
+  board_.job_ended();
+}
+
+/// The job is listed before its choices are made, so that end_job can take back what an exception left behind.
+void EngineCore::start(JobId id, JobRequest request, const std::shared_ptr<JobSink>& sink, Time arrival) {
+  auto made = std::make_unique<Job>();
+  made->id = id;
+  made->request = std::move(request);
+  made->sink = sink;
+  made->arrival = arrival;
+  Job& job = *jobs_.emplace(id, std::move(made)).first->second;
+  const JobRequest& r = job.request;
+  if (r.deadline) deadlines_.emplace(*r.deadline, id);
   const std::vector<int32_t>& eos_ids = world_.plan().config.eos_ids;
-  if (r.prompt_logprobs == parallel::PromptLogprobs::kYes) job->prompt_logprobs.resize(r.prompt_ids.size() - 1);
+  if (r.prompt_logprobs == parallel::PromptLogprobs::kYes) job.prompt_logprobs.resize(r.prompt_ids.size() - 1);
   const uint64_t leader = next_sequence_id_;
   for (int i = 0; i < r.num_choices; ++i) {
     const uint64_t sequence_id = next_sequence_id_++;
-    job->choices.emplace_back(sequence_id, Choice(r, i, eos_ids, make_text_stream(tokenizer_, r.prompt_ids)));
-    choices_[sequence_id] = {job.get(), i};
+    auto text = options_.make_text ? options_.make_text(r.prompt_ids) : make_text_stream(tokenizer_, r.prompt_ids);
+    job.choices.emplace_back(sequence_id, Choice(r, i, eos_ids, std::move(text)));
+    choices_[sequence_id] = {&job, i};
     NewSequence sequence;
     sequence.id = sequence_id;
     sequence.prompt = r.prompt_ids;
@@ -73,15 +91,13 @@ void EngineCore::submit(JobId id, JobRequest request, std::shared_ptr<JobSink> s
     if (i > 0) sequence.leader = leader;
     scheduler_.add(std::move(sequence));
   }
-  job->num_open_choices = r.num_choices;
+  job.num_open_choices = r.num_choices;
   board_.with([&](EngineFacts& facts) {
     facts.stats.prompt_tokens += r.prompt_ids.size();
     facts.stats.request_prompt_tokens.observe(static_cast<double>(r.prompt_ids.size()));
     facts.stats.request_params_n.observe(r.num_choices);
     facts.stats.request_params_max_tokens.observe(r.max_tokens);
   });
-  if (r.deadline) deadlines_.emplace(*r.deadline, id);
-  jobs_.emplace(id, std::move(job));
 }
 
 void EngineCore::cancel(JobId id) {

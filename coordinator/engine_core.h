@@ -34,6 +34,7 @@ class EngineCore {
   EngineCore(const EngineOptions& options, std::shared_ptr<const Tokenizer> tokenizer, World& world,
              EngineBoard& board);
 
+  /// Whatever goes wrong in it ends this job only, with an error.
   void submit(JobId id, JobRequest request, std::shared_ptr<JobSink> sink, Time arrival);
   void cancel(JobId id);
   void fail_all(const Failure& failure);
@@ -90,6 +91,8 @@ class EngineCore {
   void end_choice(const ChoiceRef& ref, FinishReason reason, Time now);
 
   // engine_core.cc
+  void start(JobId id, JobRequest request, const std::shared_ptr<JobSink>& sink, Time arrival);
+  void refuse(JobSink& sink, const Failure& failure);
   void end_overdue_jobs(Time now);
   void look_at_readers(Time now);
   void forget(Job& job);
