@@ -9,6 +9,7 @@
 
 #include "comm/base/log.h"
 #include "comm/base/version.h"
+#include "coordinator/http/request_target.h"
 
 namespace chorale::coordinator::http {
 
@@ -81,7 +82,7 @@ void Session::abort() {
 
 // Reading
 
-/// One read is always pending, also while an answer is made: so a client that leaves is noticed at once.
+/// One read is always pending, also while an answer is made: so a client that says no more is noticed at once.
 void Session::read() {
   if (is_reading_ || peer_finished_ || state_ == State::kClosed) return;
   if (state_ == State::kLingering) inbox_.clear();
@@ -102,14 +103,6 @@ void Session::on_read(ErrorCode error, size_t num_bytes) {
   read();
 }
 
-/// The peer sends no more. A generation is for nobody then; an answer that is nearly out may still be read.
-void Session::on_peer_finished() {
-  peer_finished_ = true;
-  if (state_ == State::kAnswering && answer_ended_) return;
-  if (state_ == State::kHandling && generation_ == nullptr) return;  // on_started cancels
-  abort();
-}
-
 void Session::next_request() {
   state_ = State::kIdle;
   parser_.emplace();
@@ -119,6 +112,7 @@ void Session::next_request() {
   header_seen_ = false;
   stream_begun_ = false;
   answer_ended_ = false;
+  num_probe_bytes_ = 0;
   request_ = Request{};
   is_head_ = false;
   set_deadline(shared_.options.idle_timeout);
@@ -174,13 +168,18 @@ void Session::handle() {
   keep_alive_ = message.keep_alive();
   is_head_ = message.method() == beast_http::verb::head;
   request_.method = text_of(message.method_string());
-  request_.target = text_of(message.target());
+  request_.target = origin_form(text_of(message.target()));
   request_.authorization = text_of(message[beast_http::field::authorization]);
   request_.content_type = text_of(message[beast_http::field::content_type]);
   request_.content_encoding = text_of(message[beast_http::field::content_encoding]);
   request_.request_id = request_id_of(message["X-Request-Id"]);
   request_.body = std::move(message.body());
   request_deadline_.reset();
+  std::vector<std::string> hosts;
+  for (auto [at, end] = message.equal_range(beast_http::field::host); at != end; ++at)
+    hosts.push_back(text_of(at->value()));
+  if (const auto objection = host_objection(hosts, is_http_1_0_ ? HttpVersion::k10 : HttpVersion::k11))
+    return send_reply(error_reply(api::make_error(400, *objection)), AfterWrite::kClose);
   if (shared_.options.request_timeout.count() > 0) request_deadline_ = Clock::now() + shared_.options.request_timeout;
   if (shared_.router.handled_on(request_) == HandledOn::kConnectionThread)
     return on_routed(shared_.router.route(request_));
@@ -227,10 +226,10 @@ void Session::on_started(Result<std::unique_ptr<Generation>> generation) {
   if (!generation)
     return send_reply(error_reply(api::to_api_error(generation.failure(), api::FailedAt::kSubmit)),
                       AfterWrite::kNextRequest);
-  if (peer_finished_) return abort();
   generation_ = std::move(*generation);
   state_ = State::kAnswering;
   on_wake();
+  if (peer_finished_) probe_peer();
 }
 
 void Session::on_wake() {
@@ -291,7 +290,7 @@ std::string Session::head(int status, const std::string& content_type,
     response.set(beast_http::field::connection, "keep-alive");
   std::ostringstream out;
   out << response.base();
-  return out.str();
+  return out.str().substr(num_probe_bytes_);  // every answer begins alike
 }
 
 void Session::send_reply(const Reply& reply, AfterWrite after) {

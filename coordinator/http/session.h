@@ -4,7 +4,8 @@
 //
 //   kIdle --first byte--> kReading --whole request--> kHandling --generation--> kAnswering --last byte written--> kIdle
 //                                                             \--reply-----------------------------/
-//   Any state: peer gone, timeout or error --> closed; what was generated for it is cancelled.
+//   Any state: peer gone, timeout or error --> closed; what was generated for it is cancelled. A peer that only says
+//   no more (half a close) is not gone.
 #pragma once
 
 #include <utility>  // Asio 1.74 needs it first
@@ -78,7 +79,6 @@ class Session : public std::enable_shared_from_this<Session> {
   // Reading
   void read();
   void on_read(ErrorCode error, size_t num_bytes);
-  void on_peer_finished();
   void parse();
   void on_header();
   void on_parse_error(ErrorCode error);
@@ -106,6 +106,12 @@ class Session : public std::enable_shared_from_this<Session> {
   void on_all_written();
   void linger();
 
+  // A peer that says no more, session_peer.cc
+  void on_peer_finished();
+  void watch_for_reset();
+  void probe_peer();
+  void wait_for_engine();
+
   // Time
   void set_deadline(std::chrono::milliseconds from_now);  // 0: none
   void wait_timer();
@@ -132,7 +138,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool is_http_1_0_ = false;
   bool keep_alive_ = true;
   bool stream_begun_ = false;
-  bool answer_ended_ = false;  // its last byte is in the outbox
+  bool answer_ended_ = false;   // its last byte is in the outbox
+  size_t num_probe_bytes_ = 0;  // of its status line, sent ahead to learn whether the peer is still there
   std::unique_ptr<Generation> generation_;
   std::optional<Clock::time_point> request_deadline_;
 

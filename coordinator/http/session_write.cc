@@ -47,7 +47,7 @@ void Session::on_written(ErrorCode error, size_t num_bytes) {
 
 void Session::on_all_written() {
   if (state_ == State::kReading) return set_deadline(shared_.options.read_timeout);  // 100 Continue is out
-  if (!answer_ended_) return set_deadline(std::chrono::milliseconds(0));             // the engine's turn
+  if (!answer_ended_) return wait_for_engine();
   set_load(Load::kNone);
   if (!keep_alive_) return linger();
   next_request();
@@ -90,6 +90,7 @@ void Session::wait_timer() {
 
 void Session::on_deadline() {
   deadline_.reset();
+  if (state_ == State::kAnswering && !answer_ended_ && !is_writing_) return probe_peer();
   if (state_ == State::kReading && !is_writing_) {
     request_.request_id = make_request_id();
     const auto text = fmt::format("the request was not complete after {} ms", shared_.options.read_timeout.count());

@@ -124,12 +124,18 @@ def test_64_concurrent_streams_finish_with_the_same_answers(client):
         assert texts[i] == texts[i % 16] != ""
 
 
-def test_a_client_that_disconnects_frees_its_blocks(server, client):
+def send(server, job):
+    """A socket on which a completion request was sent."""
     host = urllib.parse.urlparse(server.url)
-    body = json.dumps({"model": "smol", "prompt": "Count: 1, 2,", "max_tokens": 4000, "ignore_eos": True, "stream": True})
+    body = json.dumps(job)
     peer = socket.create_connection((host.hostname, host.port), timeout=30)
     peer.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
                  f"{body}".encode())
+    return peer
+
+
+def test_a_client_that_disconnects_frees_its_blocks(server, client):
+    peer = send(server, {"model": "smol", "prompt": "Count: 1, 2,", "max_tokens": 4000, "ignore_eos": True, "stream": True})
     received = b""
     while b"data:" not in received:
         received += peer.recv(4096)
@@ -137,6 +143,25 @@ def test_a_client_that_disconnects_frees_its_blocks(server, client):
     peer.close()
     eventually(lambda: metric(server, "vllm:num_requests_running") == 0, "no running requests")
     assert metric(server, "vllm:kv_cache_usage_perc") == 0
+
+
+def test_a_client_that_leaves_before_its_whole_answer_frees_its_blocks(server):
+    peer = send(server, {"model": "smol", "prompt": "Count: 1, 2,", "max_tokens": 4000, "ignore_eos": True})
+    eventually(lambda: metric(server, "vllm:num_requests_running") >= 1, "a running request")
+    peer.close()
+    eventually(lambda: metric(server, "vllm:num_requests_running") == 0, "no running requests")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_says_no_more_gets_its_whole_answer(server, stream):
+    peer = send(server, {"model": "smol", "prompt": "Count: 1, 2,", "max_tokens": 20, "ignore_eos": True, "stream": stream})
+    peer.shutdown(socket.SHUT_WR)
+    answer = b"".join(iter(lambda: peer.recv(65536), b"")).decode()
+    assert answer.startswith("HTTP/1.1 200 OK\r\n"), answer[:200]
+    if stream:
+        assert answer.count('"finish_reason":"length"') == 1 and "data: [DONE]" in answer
+    else:
+        assert json.loads(answer[answer.index("\r\n\r\n"):])["usage"]["completion_tokens"] == 20
 
 
 def test_submit_streams_and_prints_json(server, tmp_path):

@@ -186,16 +186,18 @@ TEST_F(HttpServerTest, AsksForTheKeyUnderV1Only) {
 
 TEST_F(HttpServerTest, TakesJsonOnly) {
   RawClient client(port());
-  client.say("POST /tokenize HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}");
+  client.say("POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}");
   EXPECT_EQ(client.hear().status, 415);
   client.say(
-      "POST /tokenize HTTP/1.1\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: "
+      "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: "
+      "gzip\r\nContent-Length: "
       "2\r\n\r\n{}");
   EXPECT_EQ(client.hear().status, 415);
   const std::string body = R"({"prompt": "a"})";
   for (const char* type : {"", "Content-Type: Application/JSON; charset=utf-8\r\n",
                            "Content-Type: application/x-www-form-urlencoded\r\n"}) {
-    client.say(fmt::format("POST /tokenize HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n{}", type, body.size(), body));
+    client.say(
+        fmt::format("POST /tokenize HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n{}", type, body.size(), body));
     EXPECT_EQ(client.hear().status, 200) << type;
   }
 }

@@ -197,6 +197,58 @@ TEST_F(HttpStreamTest, LeavingWhileStreamingCancels) {
   EXPECT_TRUE(jobs_->wait_for_cancelled(1));
 }
 
+TEST_F(HttpStreamTest, AClientThatSaysNoMoreStillGetsItsAnswer) {
+  for (const char* stream : {"false", "true"}) {
+    jobs_->hold();
+    RawClient client(port());
+    const int32_t slow = ScriptedJobs::kWait;
+    client.post(kText, fmt::format(R"({{"prompt": [{}], "max_tokens": 3, "stream": {}}})", slow, stream));
+    client.get("/version");
+    ASSERT_TRUE(jobs_->wait_for_jobs(1));
+    client.say_no_more();
+    ASSERT_TRUE(client.hear_until("HT")) << "a client that may be gone is asked, more than once";
+    jobs_->let_go();
+    const RawAnswer answer = client.hear();
+    EXPECT_EQ(answer.status, 200);
+    if (std::string_view(stream) == "true")
+      EXPECT_EQ(events(answer.body).size(), 3u);
+    else
+      EXPECT_EQ(answer.json()["choices"][0]["text"], "abc");
+    EXPECT_EQ(client.hear().status, 200) << "the request behind it";
+    EXPECT_TRUE(client.is_closed());
+  }
+}
+
+TEST_F(HttpStreamTest, AJobThatFailsAfterAClientSaidNoMoreStillHasAStatus) {
+  RawClient client(port());
+  client.post(kText, fmt::format(R"({{"prompt": [{}], "max_tokens": 3}})", ScriptedJobs::kWait));
+  ASSERT_TRUE(jobs_->wait_for_jobs(1));
+  client.say_no_more();
+  ASSERT_TRUE(client.hear_until("H"));
+  jobs_->fail_waiting();
+  EXPECT_EQ(client.hear().status, 503);
+}
+
+TEST_F(HttpStreamTest, LeavingAfterSayingNoMoreCancels) {
+  for (const char* stream : {"false", "true"}) {
+    RawClient client(port());
+    client.post(kText, fmt::format(R"({{"prompt": [0], "stream": {}}})", stream));
+    ASSERT_TRUE(jobs_->wait_for_jobs(1));
+    client.say_no_more();
+    ASSERT_TRUE(client.hear_until("H"));
+    client.leave();
+    EXPECT_TRUE(jobs_->wait_for_jobs(0));
+  }
+}
+
+TEST_F(HttpStreamTest, AResetCancels) {
+  RawClient client(port());
+  client.post(kText, R"({"prompt": [0]})");
+  ASSERT_TRUE(jobs_->wait_for_jobs(1));
+  client.reset();
+  EXPECT_TRUE(jobs_->wait_for_cancelled(1));
+}
+
 TEST_F(HttpStreamTest, ASlowReaderPausesItsOwnJobAndLosesNothing) {
   options_.stream_buffer_bytes = 64 << 10;
   options_.send_buffer_bytes = 16 << 10;

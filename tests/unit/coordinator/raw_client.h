@@ -48,6 +48,12 @@ class RawClient {
     if (fd_ >= 0) close(fd_);
     fd_ = -1;
   }
+  /// Leaves with a reset instead of an end.
+  void reset() {
+    const linger at_once{1, 0};
+    setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    leave();
+  }
   void say_no_more() { shutdown(fd_, SHUT_WR); }
 
   void say(std::string_view text) {

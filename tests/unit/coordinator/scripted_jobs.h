@@ -27,6 +27,7 @@ class ScriptedJobs : public coordinator::api::JobService {
   static constexpr int32_t kFailAtOnce = 1;  // the world is lost before the first token
   static constexpr int32_t kFailLater = 2;   // ... and after three tokens
   static constexpr int32_t kWide = 3;        // every token has 4 KiB of text
+  static constexpr int32_t kWait = 4;        // nothing before let_go() or fail_waiting()
 
   ScriptedJobs() : thread_([this] { run(); }) {}
   ~ScriptedJobs() override {
@@ -73,6 +74,9 @@ class ScriptedJobs : public coordinator::api::JobService {
     return stats;
   }
 
+  void hold() { set_wait(Wait::kOn); }
+  void let_go() { set_wait(Wait::kOver); }
+  void fail_waiting() { set_wait(Wait::kFailed); }
   void set_max_jobs(size_t max_jobs) {
     const std::lock_guard lock(mutex_);
     max_jobs_ = max_jobs;
@@ -103,6 +107,12 @@ class ScriptedJobs : public coordinator::api::JobService {
   }
 
  private:
+  enum class Wait { kOn, kOver, kFailed };
+  void set_wait(Wait wait) {
+    const std::lock_guard lock(mutex_);
+    wait_ = wait;
+    changed_.notify_all();
+  }
   struct Job {
     JobRequest request;
     std::shared_ptr<JobSink> sink;
@@ -133,14 +143,15 @@ class ScriptedJobs : public coordinator::api::JobService {
   /// One token of each choice. True when the job ended.
   bool step(Job& job, bool& progress) {
     const int32_t kind = job.request.prompt_ids.front();
-    if (kind == kHang) return false;
+    if (kind == kHang || (kind == kWait && wait_ == Wait::kOn)) return false;
     if (job.sink->is_congested()) {
       if (!job.was_congested) changed_.notify_all();
       job.was_congested = true;
       return false;
     }
     progress = true;
-    if (kind == kFailAtOnce || (kind == kFailLater && job.num_tokens == 3)) {
+    if (kind == kFailAtOnce || (kind == kWait && wait_ == Wait::kFailed) ||
+        (kind == kFailLater && job.num_tokens == 3)) {
       job.sink->on_error(Failure{ErrorCode::kPeerLost, "the world was lost: rank 1 left", ""});
       return true;
     }
@@ -184,6 +195,7 @@ class ScriptedJobs : public coordinator::api::JobService {
   int num_cancelled_ = 0;
   int num_wakes_ = 0;
   bool lost_ = false;
+  Wait wait_ = Wait::kOn;
   bool stopping_ = false;
   std::thread thread_;
 };
