@@ -140,9 +140,10 @@ class ControlClient::Impl {
     if (frame.epoch != epoch_)
       fail(ErrorCode::kCorrupt, "frame '{}' of epoch {}, not {}", to_string(frame.type), frame.epoch, epoch_);
     if (frame.type == MessageType::kHeartbeat) return;
-    if (frame.type < MessageType::kHello)
+    const bool ends_the_link = frame.type == MessageType::kStop || frame.type == MessageType::kRefused;
+    if (frame.type < MessageType::kHello && !ends_the_link)
       fail(ErrorCode::kCorrupt, "frame '{}' is out of place", to_string(frame.type));
-    if (frame.type == MessageType::kStop && !must_leave_by_) must_leave_by_ = Deadline::after(kLeaveAfterStop);
+    if (ends_the_link && !must_leave_by_) must_leave_by_ = Deadline::after(kLeaveAfterStop);
     if (!queue_.push({frame.type, std::move(frame.payload)}))
       fail(ErrorCode::kResourceExhausted, "more than {} bytes of messages were not received", options_.max_queue_bytes);
   }
@@ -159,7 +160,7 @@ class ControlClient::Impl {
 
   void lose() {
     if (!must_leave_by_) {
-      if (options_.on_lost) options_.on_lost(connection_->reason());
+      if (options_.on_lost) options_.on_lost(LinkLoss::kBroken, connection_->reason());
       queue_.close();
       return;
     }
@@ -171,7 +172,7 @@ class ControlClient::Impl {
   /// A stop is read between steps only; a step whose peers are gone does not end.
   void leave_if_overdue() {
     if (must_leave_by_ && must_leave_by_->expired() && !stopping_.load() && options_.on_lost)
-      options_.on_lost("told to stop, but a step did not end");
+      options_.on_lost(LinkLoss::kOverdue, "told to stop, but a step did not end");
   }
 
   const ControlClientOptions options_;
@@ -185,7 +186,7 @@ class ControlClient::Impl {
 
   // Thread: the link's only.
   Clock::time_point last_heard_;
-  std::optional<Deadline> must_leave_by_;  // after a stop message
+  std::optional<Deadline> must_leave_by_;  // after a stop or a refusal
 };
 
 ControlClient::ControlClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -198,7 +199,7 @@ std::unique_ptr<ControlClient> ControlClient::connect(ControlClientOptions optio
   auto pause = std::chrono::milliseconds(20);
   std::string reason = "no attempt was made";
   WakeUp nobody;  // rings never: waiting on it is a pause that ends at a deadline
-  for (;;) {
+  for (bool is_first = true;; is_first = false) {
     const Deadline attempt(std::min(deadline.when(), Clock::now() + options.timing.handshake_timeout));
     Fd fd = connect_to(options.host, options.port, attempt, reason);
     if (fd) {
@@ -212,6 +213,9 @@ std::unique_ptr<ControlClient> ControlClient::connect(ControlClientOptions optio
     }
     if (deadline.expired())
       fail(ErrorCode::kDeadlineExceeded, "no coordinator at {}:{}: {}", options.host, options.port, reason);
+    if (is_first)
+      log_warn("no coordinator at {}:{} yet: {}; trying for {} s", options.host, options.port, reason,
+               std::chrono::ceil<std::chrono::seconds>(deadline.remaining()).count());
     const auto until = std::min(deadline.when(), Clock::now() + pause);
     wait_for(nobody.fd(), POLLIN, Deadline(until));
     pause = std::min(pause * 2, std::chrono::milliseconds(500));

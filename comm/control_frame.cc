@@ -28,7 +28,12 @@ std::string_view to_string(MessageType type) {
 }
 
 Bytes encode_frame_header(MessageType type, uint64_t epoch, size_t payload_bytes) {
-  CHECK_LE(payload_bytes, kMaxFramePayload);
+  if (payload_bytes > kMaxFramePayload)
+    fail(ErrorCode::kResourceExhausted,
+         "a {} message of {} bytes is more than the control link carries in one, {}: ask for less in one step (a "
+         "smaller "
+         "--max-num-batched-tokens, --max-num-seqs, or fewer log-probabilities)",
+         to_string(type), payload_bytes, kMaxFramePayload);
   ByteWriter out;
   out.put(kFrameMagic);
   out.put(kFrameVersion);

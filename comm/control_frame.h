@@ -25,7 +25,7 @@ enum class MessageType : uint16_t {
   kAuthChallenge = 2,  // coordinator: nonce
   kAuthProof = 3,      // worker: proof that it knows the secret
   kAuthWelcome = 4,    // coordinator: its own proof
-  kRefused = 5,        // either: why the link ends
+  kRefused = 5,        // either: why the link ends; also the coordinator's answer to a hello
   kHello = 16,         // worker: facts about its host, first message of an authenticated link
   kClusterPlan = 17,
   kReady = 18,
@@ -46,6 +46,7 @@ struct Frame {
   Bytes payload;
 };
 
+/// Throw Error{kResourceExhausted} for a payload above kMaxFramePayload: the peer would refuse the frame.
 Bytes encode_frame_header(MessageType type, uint64_t epoch, size_t payload_bytes);
 Bytes encode_frame(MessageType type, uint64_t epoch, std::span<const std::byte> payload);
 

@@ -106,7 +106,9 @@ Bytes ServerHandshake::handle_proof(const Frame& frame) {
   if (peer_epoch_ != expected_.epoch)
     return refuse(fmt::format("epoch {} is not the current one, {}", peer_epoch_, expected_.epoch));
   if (rank_ < 0 || rank_ >= expected_.num_ranks)
-    return refuse(fmt::format("rank {} does not exist in a world of {}", rank_, expected_.num_ranks));
+    return refuse(
+        fmt::format("there is no rank {} in the coordinator's world of {}: start the workers with mpirun -n {}", rank_,
+                    expected_.num_ranks, expected_.num_ranks));
   if (expected_.objection) {
     std::string objection = expected_.objection(rank_);
     if (!objection.empty()) return refuse(std::move(objection));

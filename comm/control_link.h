@@ -60,10 +60,14 @@ class ControlServer {
   ~ControlServer();
   uint16_t port() const;
 
-  using Handler = std::function<void(LinkEvent)>;
+  /// False: it has no room. The link of the rank that sent a message is dropped then (other events always fit).
+  using Handler = std::function<bool(LinkEvent)>;
+  /// Why a worker that proved itself may still not join, judged by its hello; "": it may. A refused worker is told the
+  /// reason, the others go on, and nobody hears of it but the log.
+  using Objection = std::function<std::string(int rank, const Bytes& hello)>;
   /// With a handler, events are handed to it on the link's thread (it must not block or call close); without, they
-  /// queue for wait().
-  void start(Handler handler = nullptr);
+  /// queue for wait(). `objection` is called there too.
+  void start(Handler handler = nullptr, Objection objection = nullptr);
 
   /// The next event, or nothing when the deadline passed or the server was closed.
   std::optional<LinkEvent> wait(Deadline deadline);
@@ -83,6 +87,8 @@ class ControlServer {
   std::unique_ptr<Impl> impl_;
 };
 
+enum class LinkLoss { kBroken, kOverdue };
+
 struct ControlClientOptions {
   std::string host;
   int port = 0;
@@ -93,15 +99,17 @@ struct ControlClientOptions {
   LinkTiming timing;
   size_t max_outbox_bytes = size_t{256} << 20;
   size_t max_queue_bytes = size_t{256} << 20;
-  /// Called on the link's thread when the link is lost without a stop message before, or when five seconds after one
-  /// this client still lives (its owner hangs in a step whose peers are gone): the worker process leaves.
-  std::function<void(const std::string& reason)> on_lost;
+  /// Called on the link's thread: kBroken when the link is lost without a stop or a refusal before, kOverdue when five
+  /// seconds after one this client still lives (its owner hangs in a step whose peers are gone). The worker process
+  /// leaves.
+  std::function<void(LinkLoss how, const std::string& reason)> on_lost;
 };
 
 /// The worker's end. Thread: send and receive from any thread.
 class ControlClient {
  public:
-  /// Retries until the deadline while nobody answers: the coordinator may start later. Throws Error{kDeadlineExceeded},
+  /// Retries until the deadline while nobody answers: the coordinator may start later. The first failure is logged as a
+  /// warning, so that a wrong address does not look like patience. Throws Error{kDeadlineExceeded} with the reason,
   /// Error{kInvalidArgument} when refused (with the coordinator's reason), Error{kCorrupt} when the other end is
   /// something else.
   static std::unique_ptr<ControlClient> connect(ControlClientOptions options, Deadline deadline);
@@ -110,8 +118,8 @@ class ControlClient {
   uint64_t epoch() const;  // the coordinator's
   /// Never blocks. Throws Error{kPeerLost} with the reason when the link is lost.
   void send(MessageType type, std::span<const std::byte> payload);
-  /// The next message, or nothing at the deadline; uses no CPU while it waits. Throws Error{kPeerLost} when the link is
-  /// lost and what came before was received.
+  /// The next message, or nothing at the deadline; uses no CPU while it waits. The last may be kRefused (payload: the
+  /// coordinator's reason as text). Throws Error{kPeerLost} when the link is lost and what came before was received.
   std::optional<Message> receive(Deadline deadline);
 
  private:

@@ -76,9 +76,10 @@ class ControlServer::Impl {
 
   uint16_t port() const { return listener_.port; }
 
-  void start(Handler handler) {
+  void start(Handler handler, Objection objection) {
     CHECK(!thread_.joinable());
     handler_ = std::move(handler);
+    objection_ = std::move(objection);
     watch(listener_.fd.get(), kListenerId, EPOLLIN);
     thread_ = std::thread([this] { run(); });
   }
@@ -210,11 +211,23 @@ class ControlServer::Impl {
     if (frame.type < MessageType::kHello || (frame.type == MessageType::kHello) != (peer->stage == Stage::kProved))
       fail(ErrorCode::kCorrupt, "frame '{}' is out of place", to_string(frame.type));
     if (peer->stage == Stage::kProved) {
+      if (const std::string reason = objection_to(*peer, frame.payload); !reason.empty()) {
+        peer->connection.send(MessageType::kRefused, options_.epoch, std::as_bytes(std::span(reason)));
+        return drop(peer, reason);
+      }
       peer->stage = Stage::kJoined;
       set_rank(peer->rank, {peer, true});
       emit({LinkEvent::Kind::kJoined, peer->rank, frame.type, std::move(frame.payload), ""});
     } else if (!emit({LinkEvent::Kind::kMessage, peer->rank, frame.type, std::move(frame.payload), ""})) {
-      fail(ErrorCode::kResourceExhausted, "more than {} bytes of messages were not fetched", options_.max_queue_bytes);
+      fail(ErrorCode::kResourceExhausted, "it sends faster than the coordinator takes: the queue is full");
+    }
+  }
+
+  std::string objection_to(const Peer& peer, const Bytes& hello) const {
+    try {
+      return objection_ ? objection_(peer.rank, hello) : "";
+    } catch (const Error& error) {  // a hello that cannot be read
+      return error.what();
     }
   }
 
@@ -230,10 +243,7 @@ class ControlServer::Impl {
   }
 
   bool emit(LinkEvent event) {
-    if (handler_) {
-      handler_(std::move(event));
-      return true;
-    }
+    if (handler_) return handler_(std::move(event));
     if (event.kind == LinkEvent::Kind::kMessage) return queue_.push(std::move(event));
     queue_.push_always(std::move(event));
     return true;
@@ -291,6 +301,7 @@ class ControlServer::Impl {
   WakeUp wake_up_;
   ControlQueue<LinkEvent> queue_;
   Handler handler_;
+  Objection objection_;
   std::thread thread_;
   std::atomic<bool> stopping_{false};
 
@@ -306,7 +317,9 @@ class ControlServer::Impl {
 ControlServer::ControlServer(const ControlServerOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 ControlServer::~ControlServer() = default;
 uint16_t ControlServer::port() const { return impl_->port(); }
-void ControlServer::start(Handler handler) { impl_->start(std::move(handler)); }
+void ControlServer::start(Handler handler, Objection objection) {
+  impl_->start(std::move(handler), std::move(objection));
+}
 std::optional<LinkEvent> ControlServer::wait(Deadline deadline) { return impl_->wait(deadline); }
 bool ControlServer::send(int rank, MessageType type, std::span<const std::byte> payload) {
   return impl_->send(rank, type, payload);

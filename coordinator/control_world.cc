@@ -1,5 +1,6 @@
 #include "coordinator/control_world.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include <fmt/format.h>
@@ -17,10 +18,22 @@ using parallel::WorkerHello;
 
 constexpr std::chrono::milliseconds kAskWhetherGivenUp{200};
 constexpr std::chrono::minutes kLoadDeadline{30};
+constexpr size_t kMaxInboxBytes = 2 * comm::kMaxFramePayload;  // the largest answer, and as much again
 constexpr double kMiB = 1024.0 * 1024.0;
 
 std::string text_of(const Bytes& payload) {
   return std::string(reinterpret_cast<const char*>(payload.data()), payload.size());
+}
+
+/// Why a worker may not join, or "". It reads this, so it says what to do.
+std::string objection(const WorkerHello& hello, int rank, const parallel::LayoutRequest& layout) {
+  const int num_ranks = layout.tp * layout.pp;
+  if (hello.num_ranks != num_ranks)
+    return fmt::format("its world has {} rank{}, but tp={} x pp={} needs {}: start the workers with mpirun -n {}",
+                       hello.num_ranks, hello.num_ranks == 1 ? "" : "s", layout.tp, layout.pp, num_ranks, num_ranks);
+  if (hello.rank != rank)
+    return fmt::format("the worker that joined as rank {} says that it is rank {}", rank, hello.rank);
+  return "";
 }
 
 /// Why a rank of a world that was not ready yet is no longer there: its own word where it had one.
@@ -36,35 +49,57 @@ bool is_loss(const LinkEvent& event) {
 
 }  // namespace
 
-ControlWorld::ControlWorld(std::unique_ptr<comm::ControlServer> server) : server_(std::move(server)) {
-  server_->start([this](LinkEvent event) {
-    const std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(event));
-    arrived_.notify_one();
-  });
+ControlWorld::ControlWorld(std::unique_ptr<comm::ControlServer> server, const ClusterRequest& request,
+                           std::shared_ptr<WorldAlarm> alarm)
+    : server_(std::move(server)), alarm_(std::move(alarm)) {
+  server_->start([this](LinkEvent event) { return deliver(std::move(event)); },
+                 [layout = request.layout](int rank, const Bytes& hello) {
+                   return objection(WorkerHello::decode(hello), rank, layout);
+                 });
+  if (alarm_)
+    alarm_->listen([this](const std::string& reason) {
+      const std::lock_guard lock(mutex_);
+      alarmed_ = reason;
+      arrived_.notify_one();
+    });
 }
 
 ControlWorld::~ControlWorld() {
+  if (alarm_) alarm_->listen(nullptr);
   if (!lost_) server_->broadcast(MessageType::kStop, {});
   server_->close();
 }
 
+/// On the link's thread.
+bool ControlWorld::deliver(LinkEvent event) {
+  const std::lock_guard lock(mutex_);
+  const size_t bytes = event.payload.size() + sizeof(LinkEvent);
+  // A rank that fills the inbox is dropped, and with it the world is lost. Nothing gentler is right: every answer
+  // counts, so none may be left out, and waiting for room on this thread would silence the heartbeats of all ranks.
+  if (event.kind == LinkEvent::Kind::kMessage && inbox_bytes_ + bytes > kMaxInboxBytes && !inbox_.empty()) return false;
+  inbox_bytes_ += bytes;
+  inbox_.push_back(std::move(event));
+  arrived_.notify_one();
+  return true;
+}
+
 std::unique_ptr<World> ControlWorld::establish(std::unique_ptr<comm::ControlServer> server,
                                                const ClusterRequest& request, const parallel::ModelConfig& config,
-                                               Deadline join_deadline, const GaveUp& gave_up) {
-  std::unique_ptr<ControlWorld> world(new ControlWorld(std::move(server)));
-  world->form(request, config, join_deadline, gave_up);
+                                               Deadline join_deadline, const Forming& forming,
+                                               std::shared_ptr<WorldAlarm> alarm) {
+  std::unique_ptr<ControlWorld> world(new ControlWorld(std::move(server), request, std::move(alarm)));
+  world->form(request, config, join_deadline, forming);
   return world;
 }
 
 void ControlWorld::form(const ClusterRequest& request, const parallel::ModelConfig& config, Deadline join_deadline,
-                        const GaveUp& gave_up) {
+                        const Forming& forming) {
   constexpr uint64_t kFirstEpoch = 1;
   std::vector<WorkerHello> hellos(static_cast<size_t>(request.layout.tp * request.layout.pp));
-  await_hellos(hellos, join_deadline, gave_up);
+  await_hellos(hellos, join_deadline, forming);
   plan_ = make_cluster_plan(request, config, hellos, kFirstEpoch);
   server_->broadcast(MessageType::kClusterPlan, plan_.encode());
-  await_ready(hellos, gave_up);
+  await_ready(hellos, forming);
 }
 
 std::optional<LinkEvent> ControlWorld::next_event(Deadline deadline) {
@@ -73,15 +108,18 @@ std::optional<LinkEvent> ControlWorld::next_event(Deadline deadline) {
   if (inbox_.empty()) return std::nullopt;
   LinkEvent event = std::move(inbox_.front());
   inbox_.pop_front();
+  inbox_bytes_ -= event.payload.size() + sizeof(LinkEvent);
   return event;
 }
 
-void ControlWorld::await_hellos(std::vector<WorkerHello>& hellos, Deadline deadline, const GaveUp& gave_up) {
+void ControlWorld::await_hellos(std::vector<WorkerHello>& hellos, Deadline deadline, const Forming& forming) {
   std::vector<bool> joined(hellos.size(), false);
-  for (size_t num_joined = 0; num_joined < hellos.size();) {
+  const auto num_joined = [&joined] { return static_cast<size_t>(std::ranges::count(joined, true)); };
+  while (num_joined() < hellos.size()) {
+    forming.progress(fmt::format("waiting for workers: {} of {} have joined", num_joined(), hellos.size()));
     const std::optional<LinkEvent> event = next_event(
         std::min(deadline, Deadline::after(kAskWhetherGivenUp), [](auto a, auto b) { return a.when() < b.when(); }));
-    if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kSystem, "{}", *why);
+    if (const std::optional<std::string> why = forming.gave_up()) fail(ErrorCode::kSystem, "{}", *why);
     if (!event) {
       if (!deadline.expired()) continue;
       std::vector<size_t> missing;
@@ -90,28 +128,26 @@ void ControlWorld::await_hellos(std::vector<WorkerHello>& hellos, Deadline deadl
       fail(ErrorCode::kDeadlineExceeded, "{} of {} workers did not join in time: ranks {}", missing.size(),
            joined.size(), fmt::join(missing, ", "));
     }
-    if (is_loss(*event)) fail_lost(*event);
+    const auto rank = static_cast<size_t>(event->rank);
+    if (event->kind == LinkEvent::Kind::kLost) {  // nothing was begun: it, or another in its place, may come again
+      log_warn("rank {} left before all had joined: {}", rank, event->reason);
+      joined[rank] = false;
+    }
     if (event->kind != LinkEvent::Kind::kJoined) continue;
     WorkerHello hello = WorkerHello::decode(event->payload);
-    const auto rank = static_cast<size_t>(event->rank);
-    if (hello.num_ranks != static_cast<int>(hellos.size()))
-      fail(ErrorCode::kInvalidArgument, "rank {} belongs to a world of {} ranks, this one has {}", rank,
-           hello.num_ranks, hellos.size());
-    if (hello.rank != event->rank)
-      fail(ErrorCode::kInvalidArgument, "the worker that joined as rank {} says that it is rank {}", rank, hello.rank);
     log_info("rank {} joined from {}: {} cores, {}", rank, hello.host, hello.num_cores, hello.cpu_model);
-    num_joined += joined.at(rank) ? 0 : 1;
     joined[rank] = true;
     hellos[rank] = std::move(hello);
   }
 }
 
-void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const GaveUp& gave_up) {
+void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const Forming& forming) {
   const Deadline deadline = Deadline::after(kLoadDeadline);
   std::vector<bool> is_ready(hellos.size(), false);
   for (size_t num_ready = 0; num_ready < hellos.size();) {
+    forming.progress(fmt::format("loading weights: {} of {} ranks are ready", num_ready, hellos.size()));
     const std::optional<LinkEvent> event = next_event(Deadline::after(kAskWhetherGivenUp));
-    if (const std::optional<std::string> why = gave_up()) fail(ErrorCode::kSystem, "{}", *why);
+    if (const std::optional<std::string> why = forming.gave_up()) fail(ErrorCode::kSystem, "{}", *why);
     if (!event) {
       if (deadline.expired())
         fail(ErrorCode::kDeadlineExceeded, "{} of {} ranks loaded their weights in {} minutes", num_ready,
@@ -137,29 +173,37 @@ void ControlWorld::submit(const parallel::StepPlan& plan) {
   if (!lost_) server_->broadcast(MessageType::kStepPlan, plan.encode());
 }
 
+void ControlWorld::lose(const std::string& reason, std::vector<WorldEvent>& events) {
+  if (lost_) return;  // what follows the first loss is its consequence
+  lost_ = true;
+  events.emplace_back(WorldLost{reason});
+  server_->broadcast(MessageType::kStop, {});  // the others cannot go on without it
+}
+
 void ControlWorld::translate(LinkEvent event, std::vector<WorldEvent>& events) {
-  if (lost_) return;
   if (is_loss(event)) {
-    lost_ = true;
     const std::string reason = event.kind == LinkEvent::Kind::kMessage ? text_of(event.payload) : event.reason;
-    events.emplace_back(WorldLost{fmt::format("rank {} is lost: {}", event.rank, reason)});
-    server_->broadcast(MessageType::kStop, {});  // the others cannot go on without it
-    return;
+    if (lost_) log_debug("rank {}: {}", event.rank, reason);
+    return lose(fmt::format("rank {} is lost: {}", event.rank, reason), events);
   }
-  if (event.kind != LinkEvent::Kind::kMessage) return;
+  if (lost_ || event.kind != LinkEvent::Kind::kMessage) return;
   if (event.type == MessageType::kStepResult) events.emplace_back(parallel::StepResult::decode(event.payload));
   if (event.type == MessageType::kStageReport) events.emplace_back(parallel::StageReport::decode(event.payload));
 }
 
 void ControlWorld::take(std::vector<WorldEvent>& events, Deadline deadline) {
   std::deque<LinkEvent> arrived;
+  std::optional<std::string> alarmed;
   {
     std::unique_lock lock(mutex_);
-    arrived_.wait_until(lock, deadline.when(), [this] { return !inbox_.empty() || woken_; });
+    arrived_.wait_until(lock, deadline.when(), [this] { return woken_ || alarmed_ || !inbox_.empty(); });
     woken_ = false;
     arrived.swap(inbox_);
+    inbox_bytes_ = 0;
+    alarmed.swap(alarmed_);
   }
   for (LinkEvent& event : arrived) translate(std::move(event), events);
+  if (alarmed) lose(*alarmed, events);
 }
 
 void ControlWorld::wake() {

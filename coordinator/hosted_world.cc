@@ -55,7 +55,7 @@ WorkerStart worker_start(const Rendezvous& rendezvous, const ClusterRequest& req
 
 /// Rank 0: the coordinator on a thread of its own, this rank's worker on the main thread.
 int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
-                  const Coordinate& coordinate, const GaveUp& gave_up) {
+                  const Coordinate& coordinate, const Forming& forming) {
   const parallel::ModelConfig config = check_request(request);  // before the others are told anything
   comm::ControlServerOptions options;
   options.host = session.map().num_hosts() > 1 ? "0.0.0.0" : "127.0.0.1";
@@ -75,7 +75,7 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
   std::thread coordinator([&] {
     try {
       exit_code = coordinate(
-          ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), gave_up));
+          ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), forming));
     } catch (...) {
       failure = std::current_exception();  // the world's owner is gone, and with it the workers' links: they leave
     }
@@ -102,13 +102,13 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
 std::optional<std::string> nobody_gave_up() { return std::nullopt; }
 
 int run_hosted(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
-               const Coordinate& coordinate, const GaveUp& gave_up) {
+               const Coordinate& coordinate, const Forming& forming) {
   const int num_ranks = request.layout.tp * request.layout.pp;
   if (session.size() != num_ranks && session.rank() != 0) return kExitUsage;  // rank 0 says why
   if (session.size() != num_ranks)
     fail(ErrorCode::kInvalidArgument, "the world has {} rank{}, but tp={} x pp={} needs {}: start it with mpirun -n {}",
          session.size(), session.size() == 1 ? "" : "s", request.layout.tp, request.layout.pp, num_ranks, num_ranks);
-  if (session.rank() == 0) return run_rank_zero(session, worker, request, coordinate, gave_up);
+  if (session.rank() == 0) return run_rank_zero(session, worker, request, coordinate, forming);
   const Rendezvous rendezvous = Rendezvous::decode(session.broadcast_text("", Deadline::after(kAddressDeadline)));
   return worker.run(worker_start(rendezvous, request), session);
 }

@@ -19,14 +19,23 @@ struct ClusterRequest;
 using GaveUp = std::function<std::optional<std::string>()>;
 std::optional<std::string> nobody_gave_up();
 
+/// Hears what a world that is forming waits for, as text for people: "waiting for workers: 1 of 4 have joined".
+using Progress = std::function<void(const std::string& waits_for)>;
+
+/// What a world that is forming asks and tells. Thread: both are called on the thread that forms it.
+struct Forming {
+  GaveUp gave_up = nobody_gave_up;
+  Progress progress = [](const std::string&) {};
+};
+
 /// Runs on a thread of rank 0 once all workers are ready; owns the world and stops it before it returns the exit code.
 using Coordinate = std::function<int(std::unique_ptr<World> world)>;
 
 /// The main thread computes as this process's rank until the world stops. Returns coordinate's exit code on rank 0, the
 /// worker's elsewhere. Throws Error{kInvalidArgument} on rank 0 when the world's size is not tp x pp. An Error of the
 /// coordinator (a plan that does not fit, a worker that does not come) stops the workers and is thrown on rank 0.
-/// `gave_up` is asked while the world forms (coordinator/control_world.h).
+/// `forming` serves while the world forms (coordinator/control_world.h).
 int run_hosted(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
-               const Coordinate& coordinate, const GaveUp& gave_up = nobody_gave_up);
+               const Coordinate& coordinate, const Forming& forming = {});
 
 }  // namespace chorale::coordinator

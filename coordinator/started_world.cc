@@ -21,7 +21,9 @@
 #include "coordinator/child_process.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/control_world.h"
+#include "coordinator/launcher_watch.h"
 #include "coordinator/make_cluster_plan.h"
+#include "coordinator/world_alarm.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -66,7 +68,7 @@ std::string address_for_others() {
 }
 
 int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate,
-                const GaveUp& gave_up) {
+                const Forming& forming) {
   const parallel::ModelConfig config = check_request(request);  // before anything is started
   const bool awaits = options.start == WorldStart::kAwaitWorkers;
   const bool one_host = !awaits && options.hostfile.empty();
@@ -83,29 +85,30 @@ int run_started(const StartedWorldOptions& options, const ClusterRequest& reques
   const bool is_ipv6 = host.find(':') != std::string::npos;
   const std::string address = fmt::format(fmt::runtime(is_ipv6 ? "[{}]:{}" : "{}:{}"), host, server->port());
 
-  std::optional<ChildProcess> launcher;
+  const auto alarm = std::make_shared<WorldAlarm>();
+  std::optional<LauncherWatch> launcher;
   if (awaits) {
     log_warn("waiting for {} workers: mpirun -n {} chorale worker --coordinator {}", link.num_ranks, link.num_ranks,
              address);
   } else {
     log_info("starting {} ranks with mpirun; control link on {}", link.num_ranks, address);
     launcher.emplace(ChildProcess::start(mpirun_command(options, request, address, link.epoch),
-                                         {{"CHORALE_SECRET", link.secret}}, Output::kInherit));
+                                         {{"CHORALE_SECRET", link.secret}}, Output::kInherit),
+                     [alarm](const std::string& how) { alarm->ring(how); });
   }
   // Nobody will come any more once mpirun has ended.
-  const GaveUp no_use = [&]() -> std::optional<std::string> {
-    if (auto why = gave_up()) return why;
-    if (!launcher) return std::nullopt;
-    const std::optional<int> code = launcher->wait(Deadline::after(std::chrono::milliseconds(0)));
-    if (!code) return std::nullopt;
-    return fmt::format("mpirun ended with code {} before the world was ready", *code);
+  Forming watched = forming;
+  watched.gave_up = [&]() -> std::optional<std::string> {
+    if (auto why = forming.gave_up()) return why;
+    if (const auto how = alarm->reason()) return *how + " before the world was ready";
+    return std::nullopt;
   };
   const auto terminate = [&launcher] {
     if (launcher) launcher->terminate(Deadline::after(kTermDeadline));
   };
   try {
-    const int exit_code = coordinate(
-        ControlWorld::establish(std::move(server), request, config, Deadline::after(options.start_timeout), no_use));
+    const int exit_code = coordinate(ControlWorld::establish(std::move(server), request, config,
+                                                             Deadline::after(options.start_timeout), watched, alarm));
     // Workers of a world that ended well leave by themselves; of a lost one some may be frozen: waiting would be in
     // vain.
     const auto patience = exit_code == kExitWorldLost ? kLostDeadline : kLeaveDeadline;

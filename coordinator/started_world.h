@@ -19,9 +19,10 @@ struct StartedWorldOptions {
 };
 
 /// Starts or awaits tp x pp workers, runs `coordinate` with their world on this thread, ends what is left of them.
-/// Throws Error naming the ranks that did not come, or mpirun's exit code when it ended first.
+/// Throws Error naming the ranks that did not come, or mpirun's exit code when it ended first. A world whose mpirun
+/// ends later is lost at once.
 int run_started(const StartedWorldOptions& options, const ClusterRequest& request, const Coordinate& coordinate,
-                const GaveUp& gave_up);
+                const Forming& forming);
 
 /// An address of this host that other hosts can reach: of the first interface that is up and not loopback; "127.0.0.1"
 /// where there is none.

@@ -61,6 +61,16 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device
   leave_lost_world(fmt::format("rank {}: {}", rank, reason));
 }
 
+/// The coordinator knows why the world is lost and says it once for all ranks: this one has nothing to add.
+[[noreturn]] void leave_after_others(const std::string& reason) {
+  log_debug("leaving: {}", reason);
+  _exit(kExitWorldLost);
+}
+
+std::string text_of(const Bytes& payload) {
+  return std::string(reinterpret_cast<const char*>(payload.data()), payload.size());
+}
+
 /// The loop between the control link and the stage.
 class ControlLoop {
  public:
@@ -84,8 +94,9 @@ class ControlLoop {
       while (step()) {
       }
     } catch (const std::exception& error) {
-      report(error.what());
+      const bool is_known = report(error.what()) || is_stopped();
       client_.reset();  // sends what is queued
+      if (is_known) leave_after_others(error.what());
       leave(map_.rank, error.what());
     }
     return 0;
@@ -100,8 +111,21 @@ class ControlLoop {
     options.epoch = options_.epoch;
     options.rank = map_.rank;
     options.hello = make_hello(map_, device_.get()).encode();
-    options.on_lost = [rank = map_.rank](const std::string& reason) { leave(rank, "lost the coordinator: " + reason); };
-    return comm::ControlClient::connect(std::move(options), Deadline::after(options_.connect_deadline));
+    options.on_lost = [rank = map_.rank](comm::LinkLoss how, const std::string& reason) {
+      if (how == comm::LinkLoss::kOverdue) leave_after_others(reason);
+      leave(rank, "lost the coordinator: " + reason);
+    };
+    try {
+      return comm::ControlClient::connect(std::move(options), Deadline::after(options_.connect_deadline));
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kInvalidArgument) throw;
+      fail_refused(error.what());
+    }
+  }
+
+  /// No wrong usage of this command (exit code 2): the two sides do not fit together.
+  [[noreturn]] void fail_refused(const std::string& why) const {
+    fail(ErrorCode::kUnsupported, "rank {} of {}: {}", map_.rank, map_.size, why);
   }
 
   // Idle workers block here, on the link.
@@ -115,6 +139,8 @@ class ControlLoop {
     for (;;) {
       const comm::Message message = next_message();
       if (message.type == MessageType::kStop) return std::nullopt;
+      if (message.type == MessageType::kRefused)
+        fail_refused("the coordinator refused this worker: " + text_of(message.payload));
       if (message.type == MessageType::kClusterPlan) return parallel::ClusterPlan::decode(message.payload);
       log_warn("a {} message came before the cluster plan", to_string(message.type));
     }
@@ -146,11 +172,25 @@ class ControlLoop {
     return true;
   }
 
-  void report(const std::string& reason) {
+  /// Whether the coordinator ended the world, for a reason that it knows.
+  bool is_stopped() {
+    try {
+      while (const auto message = client_->receive(Deadline::after(std::chrono::seconds(0))))
+        if (message->type == MessageType::kStop) return true;
+    } catch (const Error& error) {
+      log_debug("no word from the coordinator: {}", error.what());
+    }
+    return false;
+  }
+
+  /// False when the coordinator cannot be told.
+  bool report(const std::string& reason) {
     try {
       client_->send(MessageType::kFault, std::as_bytes(std::span(reason)));
+      return true;
     } catch (const Error& error) {
       log_debug("the coordinator cannot be told: {}", error.what());
+      return false;
     }
   }
 

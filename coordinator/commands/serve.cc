@@ -65,15 +65,21 @@ std::optional<Failure> await_health(const Engine& engine, SignalWaiter& signals)
   }
 }
 
-/// Serves until a signal asks to drain, or the world is lost.
+/// Whatever ends serve_world: first the connections, which use the engine, then the engine, which stops its world.
+struct StopAtEnd {
+  http::HttpServer& server;
+  ~StopAtEnd() { server.stop(); }
+};
+
+/// Serves until a signal asks to drain, or the world is lost. `server` listens already.
 int serve_world(const ServeOptions& options, const ModelServices& services, SignalWaiter& signals,
-                std::unique_ptr<World> world) {
+                http::HttpServer& server, std::unique_ptr<World> world) {
   const auto context =
       make_api_context(services, world->plan(), options.cluster.served_model_names, options.cluster.seed);
   log_info("{}", world->plan().to_string());
   auto engine = std::make_shared<Engine>(options.cluster.engine, services.tokenizer, std::move(world));
-  http::HttpServer server(options.http, context, std::make_shared<api::EngineJobService>(engine));
-  server.start();
+  const StopAtEnd stop{server};
+  server.open(context, std::make_shared<api::EngineJobService>(engine));
   if (const std::optional<Failure> failure = await_health(*engine, signals))
     fail(failure->code, "{}", failure->message);
   log_info("serving {} on {}", context->model.served_names.front(), server.url());
@@ -84,9 +90,7 @@ int serve_world(const ServeOptions& options, const ModelServices& services, Sign
     signal = signals.wait(Deadline::after(kLookAtHealth));
     const Result<std::string> health = engine->health();
     if (!health && health.failure().code == ErrorCode::kPeerLost) {
-      log_error("{}; its jobs ended with this error", health.failure().message);
-      server.drain(Deadline::after(kLastAnswers));
-      server.stop();
+      server.drain(Deadline::after(kLastAnswers));  // the engine has said why
       return kExitWorldLost;
     }
   }
@@ -96,7 +100,6 @@ int serve_world(const ServeOptions& options, const ModelServices& services, Sign
   engine->drain(deadline);
   server.drain(Deadline::after(kLastAnswers));  // jobs that did not finish in time: their errors
   const Result<std::string> health = engine->health();
-  server.stop();
   return !health && health.failure().code == ErrorCode::kPeerLost ? kExitWorldLost : kExitOk;
 }
 
@@ -170,27 +173,34 @@ int run_serve(int argc, char** argv, const WorkerModule& worker) {
   SignalWaiter signals;  // before any thread
   const ClusterRequest& request = serve_options.cluster.request;
   ModelServices services;
+  std::optional<http::HttpServer> server;
   const auto serve = [&](std::unique_ptr<World> world) {
-    return serve_world(serve_options, services, signals, std::move(world));
+    return serve_world(serve_options, services, signals, *server, std::move(world));
   };
-  const GaveUp gave_up = [&signals]() -> std::optional<std::string> {
+  Forming forming;
+  forming.gave_up = [&signals]() -> std::optional<std::string> {
     if (signals.wait(Deadline::after(std::chrono::milliseconds(0)))) return interrupted().message;
     return std::nullopt;
   };
-  // Before weights are loaded, which may take minutes: a wrong template is said at once.
-  const auto load_services = [&] {
+  forming.progress = [&server](const std::string& waits_for) { server->set_waiting_for(waits_for); };
+  // Before the workers, which may take minutes to come and load: a wrong template or a taken port is said at once, and
+  // /health says how far they are.
+  const auto open_port = [&] {
     services = load_model_services(request.model_path, serve_options.cluster.chat_template);
+    server.emplace(serve_options.http);
+    server->start();
+    log_info("listening on {}; the world is not ready yet", server->url());
   };
   const bool one_rank = request.layout.tp * request.layout.pp == 1 && serve_options.world.hostfile.empty();
   if (serve_options.world.start == WorldStart::kMpirun && (comm::started_by_launcher() || one_rank)) {
     const auto session = comm::MpiSession::start();
     init_log(serve_options.cluster.log_level, fmt::format("rank {}", session->rank()));
-    if (session->rank() == 0) load_services();
-    return run_hosted(*session, worker, request, serve, gave_up);
+    if (session->rank() == 0) open_port();
+    return run_hosted(*session, worker, request, serve, forming);
   }
   init_log(serve_options.cluster.log_level, "coordinator");
-  load_services();
-  return run_started(serve_options.world, request, serve, gave_up);
+  open_port();
+  return run_started(serve_options.world, request, serve, forming);
 }
 
 }  // namespace chorale::coordinator

@@ -17,6 +17,7 @@ using api::Json;
 
 namespace {
 
+constexpr int kRetryNotReadySeconds = 2;
 constexpr std::string_view kModelPrefix = "/v1/models/";
 
 std::string path_of(const std::string& target) { return target.substr(0, target.find_first_of("?#")); }
@@ -55,9 +56,11 @@ Reply json_reply(const Json& json) {
 }  // namespace
 
 struct Router::Route {
+  enum class Needs { kWorld, kNothing };
   std::string_view path;
   std::string_view method;
   Routed (Router::*handler)(const Request&) const;
+  Needs needs = Needs::kWorld;
 };
 
 const std::vector<Router::Route>& Router::routes() {
@@ -68,7 +71,7 @@ const std::vector<Router::Route>& Router::routes() {
       {"/detokenize", "POST", &Router::detokenize},
       {"/v1/models", "GET", &Router::models},
       {"/health", "GET", &Router::health},
-      {"/version", "GET", &Router::version},
+      {"/version", "GET", &Router::version, Route::Needs::kNothing},
       {"/metrics", "GET", &Router::metrics},
   };
   return list;
@@ -89,10 +92,32 @@ Reply error_reply(const api::ApiError& error) {
   return reply;
 }
 
-Router::Router(std::vector<std::string> api_keys, std::shared_ptr<const api::ApiContext> context,
-               std::shared_ptr<api::JobService> jobs)
-    : context_(std::move(context)), jobs_(std::move(jobs)), counters_(std::make_shared<HttpCounters>()) {
+Router::Router(const std::vector<std::string>& api_keys) : counters_(std::make_shared<HttpCounters>()) {
   for (const std::string& key : api_keys) key_digests_.push_back(sha256(key));
+}
+
+void Router::set_waiting_for(const std::string& what) {
+  const std::lock_guard lock(waits_mutex_);
+  waits_for_ = what;
+}
+
+void Router::open(std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs) {
+  context_ = std::move(context);
+  jobs_ = std::move(jobs);
+  is_open_ = true;
+}
+
+void Router::close() {
+  is_open_ = false;
+  context_.reset();
+  jobs_.reset();
+}
+
+Reply Router::not_ready() const {
+  const std::lock_guard lock(waits_mutex_);
+  api::ApiError error = api::make_error(503, waits_for_, "not_ready");
+  error.retry_after_s = kRetryNotReadySeconds;
+  return error_reply(error);
 }
 
 HandledOn Router::handled_on(const Request& request) const {
@@ -143,6 +168,7 @@ Routed Router::dispatch(const Request& request) const {
   }
   if (route->method == "POST" && (!is_json_type(request.content_type) || !request.content_encoding.empty()))
     return error_reply(api::make_error(415, "the body must be plain 'application/json'", "unsupported_media_type"));
+  if (route->needs == Route::Needs::kWorld && !is_open_) return not_ready();
   return (this->*route->handler)(request);
 }
 

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <variant>
@@ -40,11 +41,16 @@ using Routed = std::variant<Reply, api::ParsedRequest>;
 /// Where a request is best handled: bodies are tokenized away from the thread that serves the streams.
 enum class HandledOn { kConnectionThread, kParseThread };
 
-/// Thread-safe.
+/// Thread-safe, but for open() and close().
 class Router {
  public:
-  Router(std::vector<std::string> api_keys, std::shared_ptr<const api::ApiContext> context,
-         std::shared_ptr<api::JobService> jobs);
+  /// Answers 503 to all that needs a world, with what the world still waits for, until open().
+  explicit Router(const std::vector<std::string>& api_keys);
+  void set_waiting_for(const std::string& what);
+  /// Once.
+  void open(std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs);
+  /// Lets go of both. REQUIRES: no request is being routed.
+  void close();
 
   HandledOn handled_on(const Request& request) const;
   /// Never throws: an Error becomes 500.
@@ -61,6 +67,7 @@ class Router {
   static const Route* find(const std::string& path);
   bool is_authorized(const Request& request) const;
   Routed dispatch(const Request& request) const;
+  Reply not_ready() const;
 
   Routed completions(const Request& request) const;
   Routed chat(const Request& request) const;
@@ -73,8 +80,11 @@ class Router {
   Routed metrics(const Request& request) const;
 
   std::vector<std::string> key_digests_;  // SHA-256
+  std::atomic<bool> is_open_{false};      // context_ and jobs_ are written before and read after
   std::shared_ptr<const api::ApiContext> context_;
   std::shared_ptr<api::JobService> jobs_;
+  mutable std::mutex waits_mutex_;  // guards waits_for_
+  std::string waits_for_ = "the world of workers is starting";
   std::shared_ptr<HttpCounters> counters_;
   std::atomic<bool> draining_{false};
 };

@@ -31,8 +31,8 @@ tcp::endpoint resolve(asio::io_context& io, const std::string& host, int port) {
 
 class HttpServer::Impl {
  public:
-  Impl(HttpOptions options, std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs)
-      : shared_(std::move(options), std::move(context), std::move(jobs)),
+  explicit Impl(HttpOptions options)
+      : shared_(std::move(options)),
         acceptor_(shared_.io),
         accept_retry_(shared_.io),
         work_(asio::make_work_guard(shared_.io)) {}
@@ -52,6 +52,14 @@ class HttpServer::Impl {
     bound_ = acceptor_.local_endpoint();
     accept();
     thread_ = std::thread([this] { run_io(); });
+  }
+
+  void set_waiting_for(const std::string& what) { shared_.router.set_waiting_for(what); }
+
+  void open(std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs) {
+    shared_.context = context;
+    shared_.jobs = jobs;
+    shared_.router.open(std::move(context), std::move(jobs));
   }
 
   tcp::endpoint bound() const { return bound_; }
@@ -85,6 +93,9 @@ class HttpServer::Impl {
       thread_.join();
     else
       shared_.io.run();  // never started
+    shared_.router.close();
+    shared_.context.reset();
+    shared_.jobs.reset();
   }
 
  private:
@@ -131,11 +142,13 @@ class HttpServer::Impl {
   bool stopped_ = false;
 };
 
-HttpServer::HttpServer(HttpOptions options, std::shared_ptr<const api::ApiContext> context,
-                       std::shared_ptr<api::JobService> jobs)
-    : impl_(std::make_unique<Impl>(std::move(options), std::move(context), std::move(jobs))) {}
+HttpServer::HttpServer(HttpOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 HttpServer::~HttpServer() = default;
 
+void HttpServer::set_waiting_for(const std::string& what) { impl_->set_waiting_for(what); }
+void HttpServer::open(std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs) {
+  impl_->open(std::move(context), std::move(jobs));
+}
 void HttpServer::start() { impl_->start(); }
 int HttpServer::port() const { return impl_->bound().port(); }
 std::string HttpServer::url() const {

@@ -34,20 +34,24 @@ struct HttpOptions {
 /// Thread: one owner; drain may be called while requests run.
 class HttpServer {
  public:
-  HttpServer(HttpOptions options, std::shared_ptr<const api::ApiContext> context,
-             std::shared_ptr<api::JobService> jobs);
+  /// Until open(), whatever needs a world is answered 503, with what it still waits for.
+  explicit HttpServer(HttpOptions options);
   ~HttpServer();  // stops
 
   /// Binds and serves from then on. Throws Error{kInvalidArgument} for a host that does not resolve, {kSystem} for a
   /// port in use.
   void start();
+  /// Thread: any.
+  void set_waiting_for(const std::string& what);
+  /// The world is there: from now on requests are served. Once, before or after start().
+  void open(std::shared_ptr<const api::ApiContext> context, std::shared_ptr<api::JobService> jobs);
   /// The bound port; "http://host:port". REQUIRES start().
   int port() const;
   std::string url() const;
 
   /// Answers new generations 503, lets open ones finish until the deadline. True when all did. Other endpoints stay.
   bool drain(Deadline deadline);
-  /// Closes every connection, which cancels its jobs, and joins the threads. The job service may go afterwards.
+  /// Closes every connection, which cancels its jobs, joins the threads and lets go of the job service.
   void stop();
 
  private:

@@ -39,17 +39,14 @@ std::string make_request_id();
 
 /// What all sessions of a server share. `sessions` belongs to the io thread.
 struct Shared {
-  Shared(HttpOptions http_options, std::shared_ptr<const api::ApiContext> api_context,
-         std::shared_ptr<api::JobService> job_service)
+  explicit Shared(HttpOptions http_options)
       : options(std::move(http_options)),
-        context(std::move(api_context)),
-        jobs(std::move(job_service)),
-        router(options.api_keys, context, jobs),
+        router(options.api_keys),
         parse_pool(static_cast<size_t>(options.parse_threads)) {}
 
   const HttpOptions options;
-  const std::shared_ptr<const api::ApiContext> context;
-  const std::shared_ptr<api::JobService> jobs;
+  std::shared_ptr<const api::ApiContext> context;  // both written before the router opens; read for what it parsed
+  std::shared_ptr<api::JobService> jobs;
   Router router;
   boost::asio::io_context io{1};
   boost::asio::thread_pool parse_pool;

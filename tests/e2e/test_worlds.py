@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import threading
@@ -142,6 +143,69 @@ def test_a_recorded_world_is_replayed_without_a_coordinator(tmp_path):
     assert code == 1 and len(errors) == 1 and "no recording of plans at" in errors[0], errors
 
 
+def ask(url, body=None):
+    """Status, headers and JSON of an answer; status 0 while nobody listens."""
+    request = urllib.request.Request(url, data=body and json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.headers, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, json.loads(error.read())
+    except (urllib.error.URLError, ConnectionError):
+        return 0, {}, {}
+
+
+def eventually(condition, what, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.05)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_the_port_is_open_while_workers_are_awaited(tmp_path, expected):
+    """/health tells how far they are, other calls are 503, workers that do not fit are refused and the wait goes on."""
+    env = {**os.environ, **MPI_ENV, "CHORALE_SECRET": "a secret of these processes"}
+    control, url = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    with open(tmp_path / "server.log", "w") as log:
+        server = subprocess.Popen([str(CHORALE), "serve", "--model", str(shared("models/stories260K")), "--tp", "2", "--await-workers",
+                                   "--control-host", "127.0.0.1", "--control-port", control.rsplit(":")[-1], "--port", url.rsplit(":")[-1]],
+                                  env=env, stderr=log)
+    workers = None
+    try:
+        eventually(lambda: ask(url + "/health")[0] == 503, "/health answers")
+        eventually(lambda: ask(url + "/health")[2]["error"]["message"] == "waiting for workers: 0 of 2 have joined", "the reason")
+        status, headers, answer = ask(url + "/v1/completions", JOB)
+        assert (status, answer["error"]["code"]) == (503, "not_ready") and int(headers["Retry-After"]) > 0
+        wrong = run("worker", "--coordinator", control, ranks=3, env={"CHORALE_SECRET": env["CHORALE_SECRET"]}, timeout=60)
+        assert wrong.returncode == 1
+        assert "its world has 3 ranks, but tp=2 x pp=1 needs 2: start the workers with mpirun -n 2" in wrong.stderr
+        assert "there is no rank 2 in the coordinator's world of 2" in wrong.stderr or "rank 2 of 3" not in wrong.stderr
+        assert ask(url + "/health")[0] == 503 and server.poll() is None
+        workers = subprocess.Popen([*mpirun(2), str(CHORALE), "worker", "--coordinator", control], env=env, stdin=subprocess.DEVNULL)
+        eventually(lambda: ask(url + "/health")[0] == 200, "ready")
+        assert complete(url) == expected
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0 and workers.wait(30) == 0
+    finally:
+        for process in filter(None, (server, workers)):
+            process.kill()
+
+
+def test_a_worker_says_at_once_that_nobody_answers():
+    worker = subprocess.Popen([str(CHORALE), "worker", "--coordinator", f"127.0.0.1:{free_port()}"], stderr=subprocess.PIPE, text=True,
+                              env={**os.environ, "CHORALE_SECRET": "a secret of nobody else"})
+    try:
+        line = worker.stderr.readline()
+        assert "no coordinator at 127.0.0.1:" in line and "Connection refused; trying for 120 s" in line, line
+    finally:
+        worker.kill()
+
+
 def test_a_wrong_secret_is_refused(tmp_path):
     with serving(shared("models/stories260K"), "--tp", 2, tmp_path=tmp_path, env={"CHORALE_SECRET": "the right secret here"}) as server:
         log = server.log.read_text()
@@ -183,6 +247,20 @@ def test_a_lost_worker_ends_jobs_with_an_error(tmp_path, how):
         assert time.monotonic() - started < 15
         if how == signal.SIGSTOP:
             os.kill(victim, signal.SIGKILL)
+        else:
+            said = [line for line in server.log.read_text().splitlines() if " error [" in line or line.startswith("chorale: ")]
+            assert len(said) == 1 and "the world of workers is lost: rank 1 is lost: " in said[0], said
+
+
+def test_a_killed_mpirun_loses_the_world_at_once(tmp_path):
+    with serving(shared("models/stories260K"), "--tp", 2, "--pp", 2, tmp_path=tmp_path) as server:
+        mpirun_pid = int(subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True).stdout)
+        started = time.monotonic()
+        os.kill(mpirun_pid, signal.SIGKILL)
+        assert server.process.wait(30) == 3
+        assert time.monotonic() - started < 2
+        said = [line for line in server.log.read_text().splitlines() if " error [" in line]
+        assert len(said) == 1 and "the world of workers is lost: mpirun was killed by signal 9" in said[0], said
 
 
 def test_a_killed_rank_ends_a_world_under_mpirun(tmp_path):

@@ -1,6 +1,7 @@
 #include "coordinator/control_world.h"
 
 #include <condition_variable>
+#include <future>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -49,11 +50,18 @@ class FakeWorker {
     options.secret = kSecret;
     options.rank = rank;
     options.hello = hello.encode();
-    thread_ = std::thread([this, options] { run(options); });
+    thread_ = std::thread([this, options] {
+      run(options);
+      has_ended_ = true;
+      has_ended_.notify_all();
+    });
   }
   ~FakeWorker() { thread_.join(); }
   /// Sends a fault instead of the answer to step `step`.
   void fail_at(uint64_t step) { fail_at_ = step; }
+  /// Once its weights are loaded it sends what nobody asked for, until its link is lost.
+  void flood() { floods_ = true; }
+  void wait_for_end() { has_ended_.wait(false); }
 
  private:
   void run(const comm::ControlClientOptions& options) {
@@ -65,6 +73,8 @@ class FakeWorker {
         if (message->type == MessageType::kClusterPlan) {
           oracle.emplace(parallel::ClusterPlan::decode(message->payload).num_kv_blocks);
           link->send(MessageType::kReady, parallel::WorkerReady{}.encode());
+          const Bytes junk(floods_ ? 1 << 20 : 0);
+          while (!junk.empty()) link->send(MessageType::kDrain, junk);
         }
         if (message->type == MessageType::kStepPlan)
           answer(*link, *oracle, parallel::StepPlan::decode(message->payload));
@@ -85,6 +95,8 @@ class FakeWorker {
 
   int rank_;
   std::atomic<uint64_t> fail_at_ = 0;
+  std::atomic<bool> floods_ = false;
+  std::atomic<bool> has_ended_ = false;
   std::thread thread_;
 };
 
@@ -117,7 +129,7 @@ class Tokens : public JobSink {
 std::string failure_of(std::unique_ptr<ControlServer> server, const ClusterRequest& request, Deadline deadline,
                        const GaveUp& gave_up, ErrorCode code) {
   try {
-    ControlWorld::establish(std::move(server), request, test::toy_config(), deadline, gave_up);
+    ControlWorld::establish(std::move(server), request, test::toy_config(), deadline, {gave_up});
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), code) << error.what();
     return error.what();
@@ -130,8 +142,7 @@ TEST(ControlWorld, CarriesJobsToWorkersAndBack) {
   const auto hellos = test::toy_hellos(2, 2);
   FakeWorker first(server->port(), 0, hellos[0]);
   FakeWorker last(server->port(), 1, hellos[1]);
-  auto world = ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s),
-                                       nobody_gave_up);
+  auto world = ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s), {});
   EXPECT_EQ(world->plan().layout.pp, 2);
   Engine engine({}, nullptr, std::move(world));
   std::vector<std::pair<JobRequest, std::shared_ptr<Tokens>>> jobs;
@@ -164,8 +175,7 @@ TEST(ControlWorld, AWorkersFaultEndsJobsWithItsWords) {
   FakeWorker last(server->port(), 1, hellos[1]);
   last.fail_at(5);
   Engine engine({}, nullptr,
-                ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s),
-                                        nobody_gave_up));
+                ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s), {}));
   JobRequest request;
   request.prompt_ids = {1, 2, 3};
   request.max_tokens = 200;
@@ -204,15 +214,126 @@ TEST(ControlWorld, RefusesWorkersOfDifferentBuilds) {
   EXPECT_NE(message.find("one answer needs one build"), std::string::npos) << message;
 }
 
-TEST(ControlWorld, RefusesAHelloThatContradictsItsLink) {
-  auto server = make_server();
+/// What the coordinator answers to a worker that it does not let join.
+std::string refusal_of(int port, int rank, const parallel::WorkerHello& hello) {
+  comm::ControlClientOptions options;
+  options.host = "127.0.0.1";
+  options.port = port;
+  options.secret = kSecret;
+  options.rank = rank;
+  options.hello = hello.encode();
+  const auto link = ControlClient::connect(options, Deadline::after(10s));
+  const auto message = link->receive(Deadline::after(10s));
+  if (!message || message->type != MessageType::kRefused) return "(it was not refused)";
+  return {reinterpret_cast<const char*>(message->payload.data()), message->payload.size()};
+}
+
+/// A world of two that forms on a thread of its own.
+class FormingWorld {
+ public:
+  explicit FormingWorld(std::shared_ptr<WorldAlarm> alarm = nullptr) {
+    auto server = make_server();
+    port_ = server->port();
+    Forming forming;
+    forming.progress = [this](const std::string& text) {
+      const std::lock_guard lock(mutex_);
+      progress_ = text;
+      changed_.notify_all();
+    };
+    world_ = std::async(std::launch::async, [forming, alarm, server = std::move(server)]() mutable {
+      return ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s), forming,
+                                     alarm);
+    });
+  }
+  int port() const { return port_; }
+  std::unique_ptr<World> get() { return world_.get(); }
+  bool wait_for_progress(const std::string& text) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 20s, [&] { return progress_ == text; });
+  }
+
+ private:
+  int port_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string progress_;
+  std::future<std::unique_ptr<World>> world_;
+};
+
+TEST(ControlWorld, RefusesWorkersThatDoNotFitAndGoesOnWaiting) {
+  FormingWorld forming;
   auto hellos = test::toy_hellos(2, 2);
-  hellos[1].rank = 0;
-  FakeWorker first(server->port(), 0, hellos[0]);
-  FakeWorker last(server->port(), 1, hellos[1]);
-  const std::string message =
-      failure_of(std::move(server), two_stages(), Deadline::after(20s), nobody_gave_up, ErrorCode::kInvalidArgument);
-  EXPECT_NE(message.find("rank 1"), std::string::npos) << message;
+  auto wrong = hellos[0];
+  wrong.num_ranks = 4;
+  EXPECT_EQ(refusal_of(forming.port(), 0, wrong),
+            "its world has 4 ranks, but tp=1 x pp=2 needs 2: start the workers with mpirun -n 2");
+  EXPECT_EQ(refusal_of(forming.port(), 1, hellos[0]), "the worker that joined as rank 1 says that it is rank 0");
+  EXPECT_TRUE(forming.wait_for_progress("waiting for workers: 0 of 2 have joined"));
+  FakeWorker first(forming.port(), 0, hellos[0]);
+  EXPECT_TRUE(forming.wait_for_progress("waiting for workers: 1 of 2 have joined"));
+  FakeWorker last(forming.port(), 1, hellos[1]);
+  EXPECT_EQ(forming.get()->plan().layout.pp, 2);
+}
+
+TEST(ControlWorld, AWorkerMayLeaveBeforeAllHaveJoinedAndComeBack) {
+  FormingWorld forming;
+  const auto hellos = test::toy_hellos(2, 2);
+  comm::ControlClientOptions options;
+  options.host = "127.0.0.1";
+  options.port = forming.port();
+  options.secret = kSecret;
+  options.hello = hellos[0].encode();
+  auto early = ControlClient::connect(options, Deadline::after(10s));
+  ASSERT_TRUE(forming.wait_for_progress("waiting for workers: 1 of 2 have joined"));
+  early.reset();
+  ASSERT_TRUE(forming.wait_for_progress("waiting for workers: 0 of 2 have joined"));
+  FakeWorker last(forming.port(), 1, hellos[1]);
+  FakeWorker first(forming.port(), 0, hellos[0]);
+  EXPECT_EQ(forming.get()->plan().layout.pp, 2);
+}
+
+/// The events of the next take that has some.
+std::vector<WorldEvent> take_some(World& world) {
+  std::vector<WorldEvent> events;
+  const Deadline deadline = Deadline::after(20s);
+  while (events.empty() && !deadline.expired()) world.take(events, deadline);
+  return events;
+}
+
+TEST(ControlWorld, AnAlarmLosesTheWorldAtOnceAndOnce) {
+  for (const bool rings_early : {false, true}) {
+    const auto alarm = std::make_shared<WorldAlarm>();
+    FormingWorld forming(alarm);
+    const auto hellos = test::toy_hellos(2, 2);
+    FakeWorker first(forming.port(), 0, hellos[0]);
+    FakeWorker last(forming.port(), 1, hellos[1]);
+    if (rings_early) alarm->ring("mpirun was killed by signal 9");
+    const auto world = forming.get();
+    std::thread ringer([&] { alarm->ring("mpirun was killed by signal 9"); });
+    const auto events = take_some(*world);
+    ringer.join();
+    ASSERT_EQ(events.size(), 1U);
+    ASSERT_TRUE(std::holds_alternative<WorldLost>(events[0]));
+    EXPECT_EQ(std::get<WorldLost>(events[0]).reason, "mpirun was killed by signal 9");
+    std::vector<WorldEvent> later;  // the workers leave now: no second loss
+    world->take(later, Deadline::after(300ms));
+    EXPECT_TRUE(later.empty());
+  }
+}
+
+TEST(ControlWorld, ARankThatFillsTheInboxIsLost) {
+  FormingWorld forming;
+  const auto hellos = test::toy_hellos(2, 2);
+  FakeWorker first(forming.port(), 0, hellos[0]);
+  FakeWorker last(forming.port(), 1, hellos[1]);
+  last.flood();
+  const auto world = forming.get();
+  last.wait_for_end();  // nothing is taken until it was dropped
+  const auto events = take_some(*world);
+  ASSERT_EQ(events.size(), 1U);
+  ASSERT_TRUE(std::holds_alternative<WorldLost>(events[0]));
+  EXPECT_EQ(std::get<WorldLost>(events[0]).reason,
+            "rank 1 is lost: it sends faster than the coordinator takes: the queue is full");
 }
 
 }  // namespace

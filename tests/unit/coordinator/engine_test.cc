@@ -1,141 +1,9 @@
 #include "coordinator/engine.h"
 
-#include <algorithm>
-#include <condition_variable>
-#include <mutex>
-#include <new>
-#include <thread>
+#include "tests/unit/coordinator/engine_fixture.h"
 
-#include <gtest/gtest.h>
-
-#include "tests/support/scripted_world.h"
-
-namespace chorale::coordinator {
+namespace chorale::coordinator::engine_test {
 namespace {
-
-using test::oracle_token;
-using test::scripted_plan;
-using test::ScriptedWorld;
-using test::WorldScript;
-using namespace std::chrono_literals;
-
-/// Collects a job's events; tests wait for them.
-class Reader : public JobSink {
- public:
-  void on_prompt_logprobs(std::vector<parallel::SampledToken> tokens) override {
-    note([&] { prompt_logprobs = std::move(tokens); });
-  }
-  void on_token(TokenEvent event) override {
-    note([&] {
-      tokens[static_cast<size_t>(event.choice)].push_back(event.token.token.token_id);
-      if (event.finish) finish[static_cast<size_t>(event.choice)] = event.finish;
-      ++num_tokens;
-    });
-  }
-  void on_done(int64_t num_cached_tokens) override {
-    note([&] {
-      ++num_ends;
-      cached = num_cached_tokens;
-    });
-  }
-  void on_error(const Failure& failure) override {
-    note([&] {
-      ++num_ends;
-      error = failure;
-    });
-  }
-  bool is_congested() const override {
-    std::lock_guard lock(mutex_);
-    return congested_;
-  }
-
-  void set_congested(bool congested) {
-    note([&] { congested_ = congested; });
-  }
-  bool wait_for_end() {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 20s, [this] { return num_ends > 0; });
-  }
-  bool wait_for_tokens(int count) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 20s, [&] { return num_tokens >= count; });
-  }
-  template <typename F>
-  auto look(F&& function) const {
-    std::lock_guard lock(mutex_);
-    return function(*this);
-  }
-
-  std::vector<parallel::SampledToken> prompt_logprobs;
-  std::vector<std::vector<int32_t>> tokens{4};
-  std::vector<std::optional<FinishReason>> finish{4};
-  std::optional<Failure> error;
-  int64_t cached = -1;
-  int num_tokens = 0;
-  int num_ends = 0;
-
- private:
-  template <typename F>
-  void note(F&& function) {
-    std::lock_guard lock(mutex_);
-    function();
-    changed_.notify_all();
-  }
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool congested_ = false;
-};
-
-JobRequest make_request(int prompt_len, int max_tokens, int32_t first_token = 1) {
-  JobRequest request;
-  for (int i = 0; i < prompt_len; ++i) request.prompt_ids.push_back((first_token + i) % test::kOracleVocab);
-  request.max_tokens = max_tokens;
-  request.sampling.seed = 5;
-  return request;
-}
-
-std::vector<int32_t> expected_answer(const JobRequest& request, uint32_t choice = 0) {
-  std::vector<int32_t> history = request.prompt_ids;
-  std::vector<int32_t> answer;
-  for (int i = 0; i < request.max_tokens; ++i) {
-    answer.push_back(oracle_token(history, request.sampling.seed, choice));
-    history.push_back(answer.back());
-    if (std::ranges::find(request.stop_token_ids, answer.back()) != request.stop_token_ids.end()) break;
-  }
-  return answer;
-}
-
-class EngineTest : public testing::Test {
- protected:
-  void start(EngineOptions options = {}, parallel::ClusterPlan plan = scripted_plan()) {
-    engine = std::make_unique<Engine>(options, nullptr, std::make_unique<ScriptedWorld>(std::move(plan), script));
-  }
-  std::shared_ptr<Reader> submit(JobRequest request) {
-    auto reader = std::make_shared<Reader>();
-    auto id = engine->submit(std::move(request), reader);
-    EXPECT_TRUE(id) << (id ? "" : id.failure().message);
-    if (id) last_id = *id;
-    return reader;
-  }
-  Failure refused(JobRequest request) {
-    const auto id = engine->submit(std::move(request), std::make_shared<Reader>());
-    EXPECT_FALSE(id);
-    return id ? Failure{} : id.failure();
-  }
-  template <typename F>
-  bool eventually(F&& condition) {
-    const Deadline deadline = Deadline::after(10s);
-    while (!deadline.expired()) {
-      if (condition()) return true;
-      std::this_thread::yield();
-    }
-    return false;
-  }
-
-  std::shared_ptr<WorldScript> script = std::make_shared<WorldScript>();
-  std::unique_ptr<Engine> engine;
-  JobId last_id = 0;
-};
 
 TEST_F(EngineTest, AnswersManyJobsAndChoicesAtOnce) {
   start({}, scripted_plan(2));
@@ -328,62 +196,6 @@ TEST_F(EngineTest, PromptLogprobsComeBeforeTheFirstTokenAndOnlyThemForMaxTokensZ
   EXPECT_EQ(three->cached, 0);
 }
 
-TEST_F(EngineTest, RefusesWhatCanNotWork) {
-  start();
-  EXPECT_EQ(refused(make_request(0, 5)).param, "prompt");
-  EXPECT_EQ(refused(make_request(500, 13)).param, "max_tokens");
-  EXPECT_EQ(refused(make_request(5, -1)).param, "max_tokens");
-  JobRequest no_choices = make_request(5, 5);
-  no_choices.num_choices = 0;
-  EXPECT_EQ(refused(no_choices).param, "n");
-  JobRequest with_stop = make_request(5, 5);
-  with_stop.stop = {"x"};
-  EXPECT_EQ(refused(with_stop).param, "stop");  // no tokenizer
-}
-
-/// A tokenizer's stream that says nothing.
-class Silence : public TextStream {
- public:
-  std::string push(int32_t /*token_id*/) override { return {}; }
-  std::string finish() override { return {}; }
-};
-
-TEST_F(EngineTest, AJobThatCanNotBeStartedEndsAloneWithAnError) {
-  EngineOptions options;
-  int num_streams = 0;
-  options.make_text = [&num_streams](std::span<const int32_t> prompt) -> std::unique_ptr<TextStream> {
-    if (prompt.size() == 7 && ++num_streams == 3) throw std::bad_alloc();
-    return std::make_unique<Silence>();
-  };
-  script->hold();
-  start(options);
-  const auto running = submit(make_request(8, 20));
-  JobRequest request = make_request(7, 20);
-  request.num_choices = 4;
-  const auto broken = submit(request);
-  ASSERT_TRUE(broken->wait_for_end());
-  ASSERT_TRUE(broken->error);
-  EXPECT_EQ(broken->error->code, ErrorCode::kSystem);
-  EXPECT_NE(broken->error->message.find("could not be started: std::bad_alloc"), std::string::npos);
-  script->release();
-  ASSERT_TRUE(running->wait_for_end());
-  EXPECT_EQ(running->tokens[0], expected_answer(make_request(8, 20)));
-  EXPECT_TRUE(engine->health()) << "the world lives on";
-  EXPECT_TRUE(eventually([&] { return engine->stats().num_requests_waiting == 0; }));
-  engine->drain(Deadline::after(10s));  // at once: no job is left
-  EXPECT_EQ(broken->num_ends, 1);
-  EXPECT_EQ(broken->num_tokens, 0);
-}
-
-TEST_F(EngineTest, DestructionFailsRunningJobsAndStopsTheWorld) {
-  script->hold();
-  start();
-  const auto reader = submit(make_request(8, 8));
-  engine.reset();
-  EXPECT_TRUE(reader->error);
-  EXPECT_TRUE(script->is_stopped());
-}
-
 TEST_F(EngineTest, ReportsCachedTokens) {
   start();
   ASSERT_TRUE(submit(make_request(64, 4))->wait_for_end());
@@ -411,4 +223,4 @@ TEST_F(EngineTest, CostsLittlePerToken) {
 }
 
 }  // namespace
-}  // namespace chorale::coordinator
+}  // namespace chorale::coordinator::engine_test

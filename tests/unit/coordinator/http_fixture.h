@@ -21,7 +21,11 @@ class HttpTest : public testing::Test {
     context_ = tiny_context();
   }
   void serve() {
-    server_ = std::make_unique<coordinator::http::HttpServer>(options_, context_, jobs_);
+    start_without_world();
+    server_->open(context_, jobs_);
+  }
+  void start_without_world() {
+    server_ = std::make_unique<coordinator::http::HttpServer>(options_);
     server_->start();
   }
   int port() {

@@ -65,6 +65,66 @@ TEST_F(HttpServerTest, AnswersAPeerThatHasSaidAll) {
   EXPECT_TRUE(client.is_closed());
 }
 
+TEST_F(HttpServerTest, TakesTargetsAsProxiesGetThem) {
+  RawClient client(port());
+  for (const char* target : {"http://test/version", "HTTP://test:8000/version?x=1", "https://[::1]:80/version"}) {
+    client.get(target);
+    EXPECT_EQ(client.hear().status, 200) << target;
+  }
+  client.get("http://test?version");
+  EXPECT_EQ(client.hear().json()["error"]["message"], "there is no /");
+  client.get("ftp://test/version");
+  EXPECT_EQ(client.hear().status, 404);
+}
+
+TEST_F(HttpServerTest, TellsWhatItWaitsForUntilThereIsAWorld) {
+  options_.api_keys = {"key"};
+  start_without_world();
+  RawClient client(port());
+  const auto message = [](const RawAnswer& answer) { return answer.json()["error"]["message"].get<std::string>(); };
+  client.get("/health");
+  RawAnswer answer = client.hear();
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_EQ(message(answer), "the world of workers is starting");
+  server_->set_waiting_for("waiting for workers: 1 of 4 have joined");
+  for (const char* path : {"/health", "/metrics", "/v1/models", "/v1/models/x"}) {
+    client.get(path, "Authorization: Bearer key\r\n");
+    answer = client.hear();
+    EXPECT_EQ(answer.status, 503) << path;
+    EXPECT_EQ(message(answer), "waiting for workers: 1 of 4 have joined");
+    EXPECT_NE(answer.headers["retry-after"], "");
+  }
+  for (const char* path : {kText, "/v1/chat/completions", "/tokenize", "/detokenize"}) {
+    client.post(path, kGood, "Authorization: Bearer key\r\n");
+    answer = client.hear();
+    EXPECT_EQ(answer.status, 503) << path;
+    EXPECT_NE(answer.headers["retry-after"], "");
+  }
+  client.post(kText, kGood);
+  EXPECT_EQ(client.hear().status, 401) << "a key is asked for as ever";
+  client.get("/version");
+  EXPECT_EQ(client.hear().status, 200);
+  server_->open(context_, jobs_);
+  client.get("/health");
+  EXPECT_EQ(client.hear().status, 200);
+  client.post(kText, kGood, "Authorization: Bearer key\r\n");
+  EXPECT_EQ(client.hear().status, 200);
+}
+
+TEST_F(HttpServerTest, NeedsOneHost) {
+  for (const char* head : {"", "Host: a\r\nHost: a\r\n", "Host: two words\r\n", "Host: a/b\r\n"}) {
+    RawClient client(port());
+    client.say(fmt::format("GET /version HTTP/1.1\r\n{}\r\n", head));
+    const RawAnswer answer = client.hear();
+    EXPECT_EQ(answer.status, 400) << head;
+    EXPECT_NE(answer.json()["error"]["message"].get<std::string>().find("Host"), std::string::npos);
+    EXPECT_TRUE(client.is_closed());
+  }
+  RawClient client(port());
+  client.say("GET /version HTTP/1.1\r\nHost:\r\n\r\n");  // empty, where the target has no authority
+  EXPECT_EQ(client.hear().status, 200);
+}
+
 TEST_F(HttpServerTest, ReadsABodyInPiecesAndInChunks) {
   RawClient client(port());
   client.say("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le");
@@ -278,11 +338,11 @@ TEST_F(HttpServerTest, SaysWhyItCannotListen) {
   serve();
   coordinator::http::HttpOptions taken;
   taken.port = server_->port();
-  coordinator::http::HttpServer second(taken, context_, jobs_);
+  coordinator::http::HttpServer second(taken);
   EXPECT_THROW(second.start(), Error);
   coordinator::http::HttpOptions nowhere;
   nowhere.host = "256.0.0.1";
-  coordinator::http::HttpServer third(nowhere, context_, jobs_);
+  coordinator::http::HttpServer third(nowhere);
   EXPECT_THROW(third.start(), Error);
 }
 
