@@ -19,8 +19,6 @@ using test::oracle_token;
 using test::scripted_plan;
 using test::ScriptedWorld;
 using test::WorldScript;
-using namespace std::chrono_literals;
-
 /// Collects a job's events; tests wait for them.
 class Reader : public JobSink {
  public:
@@ -56,11 +54,11 @@ class Reader : public JobSink {
   }
   bool wait_for_end() {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 20s, [this] { return num_ends > 0; });
+    return changed_.wait_for(lock, std::chrono::seconds(20), [this] { return num_ends > 0; });
   }
   bool wait_for_tokens(int count) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 20s, [&] { return num_tokens >= count; });
+    return changed_.wait_for(lock, std::chrono::seconds(20), [&] { return num_tokens >= count; });
   }
   template <typename F>
   auto look(F&& function) const {
@@ -126,7 +124,7 @@ class EngineTest : public testing::Test {
   }
   template <typename F>
   bool eventually(F&& condition) {
-    const Deadline deadline = Deadline::after(10s);
+    const Deadline deadline = Deadline::after(std::chrono::seconds(10));
     while (!deadline.expired()) {
       if (condition()) return true;
       std::this_thread::yield();

@@ -6,6 +6,8 @@
 namespace chorale::coordinator::engine_test {
 namespace {
 
+using namespace std::chrono_literals;
+
 TEST_F(EngineTest, RefusesWhatCanNotWork) {
   start();
   EXPECT_EQ(refused(make_request(0, 5)).param, "prompt");

@@ -5,6 +5,8 @@
 namespace chorale::coordinator::engine_test {
 namespace {
 
+using namespace std::chrono_literals;
+
 TEST_F(EngineTest, AnswersManyJobsAndChoicesAtOnce) {
   start({}, scripted_plan(2));
   std::vector<std::pair<JobRequest, std::shared_ptr<Reader>>> jobs;
