@@ -1,0 +1,575 @@
+// Attention on tensor cores, for 16-bit caches in fragment order (KvOrder::kFragments) and a head_dim that is a multiple
+// of 16. Prefill and decode are the same code, instruction, splits and fold (N6).
+//
+// A warp owns a tile of 16 (query token, query head) pairs that read one KV head, token-major, so that the heads of a
+// group fill the tile when there is one token; a tile that is not full is padded with zeros. It walks the blocks of 16
+// keys left to right. With lane l, g = l / 4, t = l % 4, a lane holds rows g and g + 8 of the tile and, of a block's
+// scores, keys 2 t, 2 t + 1, 2 t + 8 and 2 t + 9: what the product q k leaves is what the product p v takes. Keys and
+// values are 16-byte loads straight from the cache; those of the next block are on their way while a block is computed.
+//   A sequence of few tokens is cut: each warp takes one split of 256 keys and leaves (max, sum, acc) in scratch;
+//   attention_fold_kernel folds them. In a longer one, each warp goes through all splits of its tile and folds as it
+//   goes, the total in shared memory. Same partials, same fold: same bits.
+// Reads, for a tile and block of keys, 64 head_dim bytes (warps of a block share them in L1) and takes 4 head_dim / 16
+// matrix instructions.
+//
+// Order and types (attention.h, N10). q is rounded to the cache's type. score = q . k on the tensor core, one chain of
+// head_dim / 16 instructions ascending, then * scale in float32, tanh-capped where asked, everything in units of log 2:
+// exp is 2^x. p is rounded to the cache's type for p v; its sum takes unrounded float32, a lane's keys of a row as
+// sum = fma(sum, a, (p[2t] + p[2t+8]) + (p[2t+1] + p[2t+9])), and the 4 lanes meet at a split's end, t with t + 2, then
+// t + 1. Values: one instruction a block and split, ascending. Accumulators are rescaled only when a row's maximum moved.
+// What a tile's other rows see does not matter: a masked p is +0, a block or split that a row does not see leaves its
+// state as it is. Values past the context are read as zeros; all others must be finite, even where a row does not see
+// them.
+// Other kinds of scores (additive bias) belong in ScoreRule, other shapes of visible keys in visible_keys().
+#pragma once
+
+#include <algorithm>
+
+#include "worker/kernels/cuda/attention_batch.cuh"
+#include "worker/kernels/cuda/math.cuh"
+#include "worker/kernels/cuda/matrix_instructions.cuh"
+#include "worker/ops/kernel.h"
+
+namespace chorale::worker::inline SIMT::attention_mma {
+
+constexpr int kTileRows = 16;
+constexpr int kSplitBlocks = kSplitKeys / kBlockTokens;
+constexpr float kLog2E = 1.44269504088896341f;
+
+/// Chebyshev fit of (2^r - 1) / r on |r| <= 0.5, highest power first; 2^r is within 2.1e-7 of itself.
+inline constexpr float kExp2Poly[] = {0x1.5ec866p-10f, 0x1.3cbf6p-7f, 0x1.c6afeep-5f, 0x1.ebfa4cp-3f, 0x1.62e43p-1f};
+
+/// 2^x for x <= 0 (and a little above); exactly 1 at 0, exactly 0 below -126.
+__device__ __forceinline__ float exp2_of(float x) {
+  const float shifted = x + math_constants::kRoundMagic;  // its low bits are the exponent
+  const float r = x - (shifted - math_constants::kRoundMagic);
+  const float y = fma(polynomial<kExp2Poly>(r), r, 1.0f);
+  return x < -126.0f ? 0.0f : float_of(bits_of(y) + (bits_of(shifted) << 23));
+}
+__device__ __forceinline__ float larger(float a, float b) { return a > b ? a : b; }
+/// What scores are compared with: a row that has seen no key compares with 0.
+__device__ __forceinline__ float base_of(float max) { return max == -infinity() ? 0.0f : max; }
+
+/// How a product of q and k becomes a score in units of log 2.
+struct ScoreRule {
+  float scale;     // scale * log2 e, or scale / softcap
+  float cap_log2;  // softcap * log2 e, 0: none
+  __device__ __forceinline__ float operator()(float dot) const {
+    const float scaled = dot * scale;
+    return cap_log2 > 0.0f ? cap_log2 * tanh_of(scaled) : scaled;
+  }
+};
+
+template <typename T>
+struct Params {
+  AttentionBatch<T> batch;
+  ScoreRule rule;
+  int cut_tokens;    // sequences of at most so many tokens are cut into splits; 0: none is
+  int num_splits;    // that the widest sequence may have
+  int loop_blocks;   // the grid's first blocks work on the longer sequences, the others on cut ones
+  float* stats;      // [num_sequences, cut_tokens, num_heads, num_splits, 2]: max, sum of cut sequences
+  float* acc;        // [num_sequences, cut_tokens, num_heads, num_splits, head_dim]
+  /// Of a cut sequence's token and head: index of its first split's partial.
+  __device__ int64_t partial(int sequence, int token, int head) const {
+    return ((int64_t{sequence} * cut_tokens + token) * batch.num_heads + head) * num_splits;
+  }
+};
+
+template <int kDim>
+struct Geometry {
+  static constexpr int kSteps = kDim / 16;               // matrix steps across the head
+  static constexpr int kParts = kSteps > 8 ? 4 : 1;      // a block's keys are loaded in so many parts, also its values
+  static constexpr int kChunk = kSteps / kParts;         // fragments of a part: 4 registers each
+  static constexpr int kOutTiles = 2 * kSteps;           // 16 x 8 tiles of acc
+  static constexpr unsigned kWarps = (kParts > 1) ? 2 : 4;
+  static constexpr int kSharedQuery = (kParts > 1) ? kSteps * 32 : 0;  // fragments of q in shared memory, else registers
+  static constexpr int kSharedBytes = static_cast<int>(sizeof(FragmentC)) * (kOutTiles * 32 + kSharedQuery);  // a warp
+};
+
+/// The (token, head) pairs [first_pair, end_pair) of a sequence's query_len * group.size.
+struct Tile {
+  int sequence, query_start, query_len, context;
+  HeadGroup group;
+  int first_pair, end_pair;
+  int first_split, end_split;  // the splits that the warp takes, not all of which have visible keys
+};
+
+/// Fills what follows from tile.sequence and tile.group; false for a tile past the sequence's end.
+template <typename T>
+__device__ __forceinline__ bool place_tile(const Params<T>& p, int index, Tile& tile) {
+  tile.query_start = p.batch.query_start[tile.sequence];
+  tile.query_len = p.batch.query_start[tile.sequence + 1] - tile.query_start;
+  tile.context = p.batch.context_len[tile.sequence];
+  const int pairs = tile.query_len * tile.group.size;
+  tile.first_pair = index * kTileRows;
+  tile.end_pair = tile.first_pair + kTileRows < pairs ? tile.first_pair + kTileRows : pairs;
+  return tile.first_pair < pairs;
+}
+
+/// Tiles of sequences that are not cut. The host knows rows and sequences, not their lengths, so sequence s of a group
+/// of n heads begins at tile floor(query_start[s] n / tiles of a block) + s: there is always room.
+template <typename T, unsigned kWarps>
+__device__ __forceinline__ bool find_long_tile(const Params<T>& p, Tile& tile) {
+  constexpr int kBlockRows = kTileRows * static_cast<int>(kWarps);
+  const AttentionBatch<T>& batch = p.batch;
+  const int slot = p.loop_blocks - 1 - static_cast<int>(block_index().x);  // later tiles see more keys: they go first
+  const auto group_start = [&](int head, int kv_head) {
+    return batch.num_rows * head / kBlockRows + kv_head * batch.num_sequences;
+  };
+  tile.group = find_group(batch, slot, group_start);
+  const int local = slot - group_start(tile.group.first, tile.group.kv_head);
+  const auto sequence_start = [&](int s) { return batch.query_start[s] * tile.group.size / kBlockRows + s; };
+  tile.sequence = find_last(batch.num_sequences, local, sequence_start);
+  const int index = (local - sequence_start(tile.sequence)) * static_cast<int>(kWarps) + static_cast<int>(warp());
+  tile.first_split = 0;
+  tile.end_split = p.num_splits;
+  return place_tile(p, index, tile) && tile.query_len > p.cut_tokens;
+}
+
+/// Tiles that a sequence of `tokens` may need, over all of a rank's KV heads.
+__host__ __device__ __forceinline__ int tiles_of(int tokens, int num_heads, int num_kv_heads) {
+  return tokens * num_heads / kTileRows + num_kv_heads;
+}
+
+/// Tiles of sequences that are cut: the grid holds, for each sequence, tiles_of(cut_tokens) times the splits, one a
+/// warp.
+template <typename T, unsigned kWarps>
+__device__ __forceinline__ bool find_cut_tile(const Params<T>& p, Tile& tile) {
+  const AttentionBatch<T>& batch = p.batch;
+  const int blocks = (p.num_splits + static_cast<int>(kWarps) - 1) / static_cast<int>(kWarps);
+  const int block = static_cast<int>(block_index().x) - p.loop_blocks;
+  const int tiles = tiles_of(p.cut_tokens, batch.num_heads, batch.num_kv_heads);
+  tile.first_split = block % blocks * static_cast<int>(kWarps) + static_cast<int>(warp());
+  tile.end_split = tile.first_split + 1;
+  tile.sequence = block / blocks / tiles;
+  if (tile.first_split * kSplitKeys >= batch.context_len[tile.sequence]) return false;
+  const int local = block / blocks % tiles;
+  const auto group_start = [&](int head, int kv_head) { return p.cut_tokens * head / kTileRows + kv_head; };
+  tile.group = find_group(batch, local, group_start);
+  const int index = local - group_start(tile.group.first, tile.group.kv_head);
+  return place_tile(p, index, tile) && tile.query_len <= p.cut_tokens;
+}
+
+/// One of a lane's two rows.
+struct Row {
+  int token, head;  // token -1: padding
+  KeyRange keys;
+};
+template <typename T>
+__device__ __forceinline__ Row row_of(const Params<T>& p, const Tile& tile, int pair) {
+  if (pair >= tile.end_pair) return {-1, 0, {0, 0}};
+  const int token = pair / tile.group.size;
+  return {token, tile.group.first + pair % tile.group.size,
+          visible_keys(p.batch, tile.context, tile.query_len, token)};
+}
+
+/// Sixteen rows of q as operands of the matrix instruction, in registers or, where those are short, in shared memory.
+template <typename T, int kDim>
+struct Query {
+  FragmentA in_registers[Geometry<kDim>::kSharedQuery > 0 ? 1 : Geometry<kDim>::kSteps];
+  FragmentA* in_shared;  // [kSteps, 32]
+
+  __device__ __forceinline__ void load(const Params<T>& p, const Tile& tile, const Row (&rows)[2]) {
+#pragma unroll
+    for (int step = 0; step < Geometry<kDim>::kSteps; ++step) {
+      FragmentA a;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const Row& row = rows[i % 2];
+        const int column = 16 * step + 2 * static_cast<int>(lane() % 4) + 8 * (i / 2);
+        a.reg[i] = 0;
+        if (row.token >= 0) {
+          const float* q = p.batch.q.row(tile.query_start + row.token) + row.head * kDim + column;
+          a.reg[i] = pack_pair<T>(q[0], q[1]);
+        }
+      }
+      if constexpr (Geometry<kDim>::kSharedQuery > 0)
+        in_shared[step * 32 + lane()] = a;  // read by this lane only
+      else
+        in_registers[step] = a;
+    }
+  }
+  __device__ __forceinline__ FragmentA at(int step) const {
+    if constexpr (Geometry<kDim>::kSharedQuery > 0)
+      return in_shared[step * 32 + lane()];
+    else
+      return in_registers[step];
+  }
+};
+
+/// A part of a block's keys or values.
+template <int kDim>
+struct Fragments {
+  Bytes16 step[Geometry<kDim>::kChunk];
+  __device__ __forceinline__ void load(const Bytes16* block, int part) {
+#pragma unroll
+    for (int i = 0; i < Geometry<kDim>::kChunk; ++i)
+      step[i] = block[(part * Geometry<kDim>::kChunk + i) * 32 + static_cast<int>(lane())];
+  }
+  /// Values of keys from `num_keys` on become zeros: nobody wrote them.
+  __device__ __forceinline__ void clear_from(int num_keys) {
+#pragma unroll
+    for (int reg = 0; reg < 2; ++reg) {
+      const int key = 2 * static_cast<int>(lane() % 4) + 8 * reg;
+      const uint32_t keep = (key < num_keys ? 0x0000ffffu : 0u) | (key + 1 < num_keys ? 0xffff0000u : 0u);
+#pragma unroll
+      for (int i = 0; i < Geometry<kDim>::kChunk; ++i) {
+        step[i].word[reg] &= keep;
+        step[i].word[2 + reg] &= keep;
+      }
+    }
+  }
+};
+
+/// (max, sum, acc) of a tile's 16 rows: this lane's two.
+template <int kDim>
+struct State {
+  float max[2];
+  float sum[2];  // of this lane's keys
+  FragmentC acc[Geometry<kDim>::kOutTiles];
+
+  __device__ __forceinline__ void clear() {
+    max[0] = max[1] = -infinity();
+    sum[0] = sum[1] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) acc[i].value[c] = 0.0f;
+  }
+  /// The sums of whole rows.
+  __device__ __forceinline__ void meet_sums() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] = sum[r] + shuffle_xor(sum[r], 2);
+      sum[r] = sum[r] + shuffle_xor(sum[r], 1);
+    }
+  }
+};
+
+/// scores += q k over one part of the head.
+template <typename T, int kDim>
+__device__ __forceinline__ void multiply_keys(FragmentC (&scores)[2], const Query<T, kDim>& query,
+                                              const Fragments<kDim>& keys, int part) {
+#pragma unroll
+  for (int i = 0; i < Geometry<kDim>::kChunk; ++i) {
+    const FragmentA a = query.at(part * Geometry<kDim>::kChunk + i);
+    multiply_accumulate<T>(scores[0], a, FragmentB{{keys.step[i].word[0], keys.step[i].word[1]}});
+    multiply_accumulate<T>(scores[1], a, FragmentB{{keys.step[i].word[2], keys.step[i].word[3]}});
+  }
+}
+
+template <typename T, int kDim>
+__device__ __forceinline__ void multiply_values(State<kDim>& state, const FragmentA& weights,
+                                                const Fragments<kDim>& values, int part) {
+#pragma unroll
+  for (int i = 0; i < Geometry<kDim>::kChunk; ++i) {
+    FragmentC* acc = state.acc + 2 * (part * Geometry<kDim>::kChunk + i);
+    multiply_accumulate<T>(acc[0], weights, FragmentB{{values.step[i].word[0], values.step[i].word[1]}});
+    multiply_accumulate<T>(acc[1], weights, FragmentB{{values.step[i].word[2], values.step[i].word[3]}});
+  }
+}
+
+/// Turns products into scores; those that a row does not see become -infinity.
+__device__ __forceinline__ void make_scores(FragmentC (&scores)[2], const ScoreRule& rule, int first_key,
+                                            bool all_visible, const Row (&rows)[2]) {
+#pragma unroll
+  for (int tile = 0; tile < 2; ++tile)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float& score = scores[tile].value[i];
+      score = rule(score);
+      if (all_visible) continue;
+      const int key = first_key + 8 * tile + 2 * static_cast<int>(lane() % 4) + i % 2;
+      const KeyRange& keys = rows[i / 2].keys;
+      if (key < keys.begin || key >= keys.end) score = -infinity();
+    }
+}
+
+/// The softmax step of one block: moves max and sum, rescales acc, returns p as an operand.
+template <typename T, int kDim>
+__device__ __forceinline__ FragmentA add_scores(State<kDim>& state, const FragmentC (&scores)[2]) {
+  FragmentA weights;
+  float rescale[2];
+  bool moved[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float s0 = scores[0].value[2 * r], s1 = scores[0].value[2 * r + 1];
+    const float s2 = scores[1].value[2 * r], s3 = scores[1].value[2 * r + 1];
+    float max = larger(larger(s0, s1), larger(s2, s3));
+    max = larger(max, shuffle_xor(max, 1));
+    max = larger(max, shuffle_xor(max, 2));
+    max = larger(max, state.max[r]);
+    const float base = base_of(max);
+    moved[r] = max != state.max[r];
+    rescale[r] = exp2_of(state.max[r] - base);
+    state.max[r] = max;
+    const float p0 = exp2_of(s0 - base), p1 = exp2_of(s1 - base), p2 = exp2_of(s2 - base), p3 = exp2_of(s3 - base);
+    state.sum[r] = fma(state.sum[r], rescale[r], (p0 + p2) + (p1 + p3));
+    weights.reg[r] = pack_pair<T>(p0, p1);
+    weights.reg[2 + r] = pack_pair<T>(p2, p3);
+  }
+  if (any_of_warp(moved[0] || moved[1])) {
+    // A row that did not move would be multiplied by 1, which flushes denormals: that must not depend on other rows.
+#pragma unroll
+    for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i)
+#pragma unroll
+      for (int c = 0; c < 4; ++c)
+        if (moved[c / 2]) state.acc[i].value[c] = state.acc[i].value[c] * rescale[c / 2];
+  }
+  return weights;
+}
+
+/// How a row's total takes in its next split; also the fold kernel's arithmetic.
+struct Fold {
+  float max, e1, e2;
+  bool keeps, takes;  // the total, the split, as it is: the other has seen no key
+  __device__ __forceinline__ Fold(float total_max, float split_max)
+      : max(larger(total_max, split_max)),
+        e1(exp2_of(total_max - base_of(max))),
+        e2(exp2_of(split_max - base_of(max))),
+        keeps(split_max == -infinity()),
+        takes(total_max == -infinity()) {}
+  __device__ __forceinline__ float operator()(float total, float split) const {
+    return keeps ? total : takes ? split : fma(split, e2, total * e1);
+  }
+};
+__device__ __forceinline__ float quotient(float acc, float sum) {
+  return sum > 0.0f ? acc / sum + 0.0f : 0.0f;  // + 0: a negative zero becomes positive
+}
+
+/// The total over splits of a tile, acc in shared memory: [kOutTiles, 32], each lane its own.
+template <int kDim>
+struct Total {
+  float max[2] = {-infinity(), -infinity()};
+  float sum[2] = {0.0f, 0.0f};
+  FragmentC* acc;
+
+  __device__ __forceinline__ void add(const State<kDim>& split) {
+    const Fold fold[2] = {Fold(max[0], split.max[0]), Fold(max[1], split.max[1])};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      max[r] = fold[r].max;
+      sum[r] = fold[r](sum[r], split.sum[r]);
+    }
+#pragma unroll
+    for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i) {
+      FragmentC total = acc[i * 32 + lane()];
+#pragma unroll
+      for (int c = 0; c < 4; ++c) total.value[c] = fold[c / 2](total.value[c], split.acc[i].value[c]);
+      acc[i * 32 + lane()] = total;
+    }
+  }
+  template <typename T>
+  __device__ __forceinline__ void write(const Params<T>& p, const Tile& tile, const Row (&rows)[2]) const {
+#pragma unroll
+    for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i) {
+      const FragmentC total = acc[i * 32 + lane()];
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const Row& row = rows[c / 2];
+        if (row.token < 0) continue;
+        p.batch.store_out(tile.query_start + row.token, row.head * kDim + 8 * i + 2 * (lane() % 4) + c % 2,
+                          quotient(total.value[c], sum[c / 2]));
+      }
+    }
+  }
+};
+
+/// Leaves a cut tile's split in scratch.
+template <typename T, int kDim>
+__device__ __forceinline__ void write_partial(const Params<T>& p, const Tile& tile, const Row (&rows)[2],
+                                              const State<kDim>& split) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (rows[r].token < 0) continue;
+    const int64_t index = p.partial(tile.sequence, rows[r].token, rows[r].head) + tile.first_split;
+    if (lane() % 4 == 0) {
+      p.stats[2 * index] = split.max[r];
+      p.stats[2 * index + 1] = split.sum[r];
+    }
+#pragma unroll
+    for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+        p.acc[index * kDim + 8 * i + 2 * (lane() % 4) + h] = split.acc[i].value[2 * r + h];
+  }
+}
+
+template <typename T, int kDim>
+__global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_kernel(Params<T> p) {
+  using G = Geometry<kDim>;
+  const bool is_cut = static_cast<int>(block_index().x) >= p.loop_blocks;
+  Tile tile;
+  if (!(is_cut ? find_cut_tile<T, G::kWarps>(p, tile) : find_long_tile<T, G::kWarps>(p, tile))) return;
+  const int pair = tile.first_pair + static_cast<int>(lane() / 4);
+  const Row rows[2] = {row_of(p, tile, pair), row_of(p, tile, pair + 8)};
+  // Positions ascend with pairs: the first row sees the first key and the fewest, the last row the last.
+  const KeyRange first = row_of(p, tile, tile.first_pair).keys, last = row_of(p, tile, tile.end_pair - 1).keys;
+  const int first_split_key = tile.first_split * kSplitKeys, end_split_key = tile.end_split * kSplitKeys;
+  const int begin_key = first.begin > first_split_key ? first.begin : first_split_key;
+  const int end_key = last.end < end_split_key ? last.end : end_split_key;
+
+  auto* shared = shared_memory<FragmentC>() + warp() * (G::kOutTiles * 32 + G::kSharedQuery);
+  Total<kDim> total;
+  total.acc = shared;
+  Query<T, kDim> query;
+  query.in_shared = reinterpret_cast<FragmentA*>(shared + G::kOutTiles * 32);
+  query.load(p, tile, rows);
+
+  const int32_t* table = p.batch.blocks_of(tile.sequence);
+  const int end_block = (end_key + kBlockTokens - 1) / kBlockTokens;
+  // What a block is made of in the order of use: parts of its keys, then of its values. Two parts are on hand or on
+  // their way: when part i has been used, part i + 2 is sent for, which may be one of the next block.
+  Fragments<kDim> parts[2];
+  const auto send_for = [&](int part, int here, int next) {
+    const int id = part < 2 * G::kParts ? here : next, of_block = part % (2 * G::kParts);
+    const T* cache = of_block < G::kParts ? p.batch.k : p.batch.v;
+    const int64_t place = int64_t{id} * p.batch.num_kv_heads + tile.group.kv_head;
+    parts[part % 2].load(reinterpret_cast<const Bytes16*>(cache) + place * (G::kSteps * 32), of_block % G::kParts);
+  };
+  State<kDim> state;
+  state.clear();
+  int block = begin_key / kBlockTokens;
+  int here = 0, next = 0;  // the ids of this block and the one after
+  if (block < end_block) {
+    here = table[block];
+    next = table[block + 1 < end_block ? block + 1 : block];
+    send_for(0, here, next);
+    send_for(1, here, next);
+  }
+  for (; block < end_block; ++block) {
+    const int first_key = block * kBlockTokens, num_keys = tile.context - first_key;
+    const int after_next = table[block + 2 < end_block ? block + 2 : end_block - 1];
+    FragmentC scores[2] = {};
+#pragma unroll
+    for (int i = 0; i < G::kParts; ++i) {
+      multiply_keys(scores, query, parts[i % 2], i);
+      send_for(i + 2, here, next);
+    }
+    make_scores(scores, p.rule, first_key, last.begin <= first_key && first.end >= first_key + kBlockTokens, rows);
+    const FragmentA weights = add_scores<T>(state, scores);
+#pragma unroll
+    for (int i = 0; i < G::kParts; ++i) {
+      Fragments<kDim>& values = parts[(G::kParts + i) % 2];
+      if (num_keys < kBlockTokens) values.clear_from(num_keys);
+      multiply_values<T>(state, weights, values, i);
+      send_for(G::kParts + i + 2, here, next);
+    }
+    here = next;
+    next = after_next;
+    if (is_cut || (block % kSplitBlocks != kSplitBlocks - 1 && block != end_block - 1)) continue;
+    state.meet_sums();
+    total.add(state);
+    state.clear();
+  }
+  if (is_cut) {
+    state.meet_sums();
+    write_partial(p, tile, rows, state);
+  } else {
+    if (begin_key >= end_key) total.add(state);  // no row of the tile sees a key
+    total.write(p, tile, rows);
+  }
+}
+
+/// Folds the splits of cut sequences: a warp takes 32 outputs of one row and head. Lane i finds how split i moves the
+/// maximum, 32 splits at a time; then every lane folds its output over them, left to right.
+template <typename T>
+__global__ void __launch_bounds__(32) attention_fold_kernel(Params<T> p) {
+  const int head_dim = p.batch.place.head_dim, slices = (head_dim + 31) / 32;
+  const int row = static_cast<int>(block_index().x) / slices, dim = static_cast<int>(block_index().x) % slices * 32 + static_cast<int>(lane());
+  const int head = row % p.batch.num_heads, token = row / p.batch.num_heads % p.cut_tokens;
+  const int sequence = row / p.batch.num_heads / p.cut_tokens, start = p.batch.query_start[sequence];
+  const int query_len = p.batch.query_start[sequence + 1] - start;
+  if (query_len > p.cut_tokens || token >= query_len) return;
+  const KeyRange keys = visible_keys(p.batch, p.batch.context_len[sequence], query_len, token);
+  const int end_split = keys.end > keys.begin ? (keys.end - 1) / kSplitKeys + 1 : 0;
+  const int64_t partial = p.partial(sequence, token, head);
+  float max = -infinity(), sum = 0.0f, acc = 0.0f;
+  for (int base = keys.begin / kSplitKeys; base < end_split; base += 32) {
+    const int mine = base + static_cast<int>(lane()), count = end_split - base < 32 ? end_split - base : 32;
+    const float my_max = mine < end_split ? p.stats[2 * (partial + mine)] : -infinity();
+    const float my_sum = mine < end_split ? p.stats[2 * (partial + mine) + 1] : 0.0f;
+    float upto = my_max;  // the maximum of these splits up to the lane's
+#pragma unroll
+    for (unsigned width = 1; width < 32; width *= 2) upto = larger(upto, shuffle_up(upto, width));
+    const float before = shuffle_up(upto, 1);
+    const Fold fold(lane() > 0 ? larger(max, before) : max, my_max);
+    max = larger(max, shuffle(upto, 31));
+    const uint32_t keeps = ballot(fold.keeps), takes = ballot(fold.takes);
+#pragma unroll 8
+    for (int i = 0; i < count; ++i) {
+      Fold step = fold;
+      step.e1 = shuffle(fold.e1, static_cast<unsigned>(i));
+      step.e2 = shuffle(fold.e2, static_cast<unsigned>(i));
+      step.keeps = (keeps >> i & 1u) != 0;
+      step.takes = (takes >> i & 1u) != 0;
+      sum = step(sum, shuffle(my_sum, static_cast<unsigned>(i)));
+      acc = step(acc, dim < head_dim ? p.acc[(partial + base + i) * head_dim + dim] : 0.0f);
+    }
+  }
+  if (dim < head_dim) p.batch.store_out(start + token, int64_t{head} * head_dim + dim, quotient(acc, sum));
+}
+
+/// Sequences of up to how many tokens are cut into splits: as many as the batch has on average (one in a step of
+/// decodes), since longer ones have tiles enough, and as scratch holds. Only speed depends on it.
+inline int cut_tokens_of(const AttentionArgs& args, int num_splits) {
+  constexpr int64_t kScratchBytes = int64_t{256} << 20, kMaxTokens = 64;
+  if (num_splits < 2) return 0;
+  const int64_t bytes = int64_t{args.num_sequences} * args.num_heads * num_splits * (args.cache.head_dim + 2) * 4;
+  const int64_t average = (args.q.rows + args.num_sequences - 1) / args.num_sequences;
+  return static_cast<int>(std::min({kScratchBytes / bytes, average, kMaxTokens}));
+}
+
+template <typename T, int kDim>
+void launch_shape(OpContext& ctx, const AttentionArgs& args) {
+  using G = Geometry<kDim>;
+  const Workspace::Scope scope(ctx.scratch);
+  Params<T> p{};
+  p.batch = batch_of<T>(args);
+  p.rule = args.softcap > 0.0f ? ScoreRule{args.scale / args.softcap, args.softcap * kLog2E}
+                               : ScoreRule{args.scale * kLog2E, 0.0f};
+  p.num_splits = max_splits(args);
+  p.cut_tokens = cut_tokens_of(args, p.num_splits);
+  const int64_t cut_rows = int64_t{args.num_sequences} * p.cut_tokens * args.num_heads;
+  p.stats = ctx.scratch.take<float>(cut_rows * p.num_splits * 2);
+  p.acc = ctx.scratch.take<float>(cut_rows * p.num_splits * kDim);
+  // Where every sequence is cut (a step of decodes) there are no long tiles.
+  const bool has_long = p.cut_tokens < args.q.rows;
+  p.loop_blocks = !has_long ? 0
+                            : static_cast<int>(args.q.rows * args.num_heads / (kTileRows * int64_t{G::kWarps}) +
+                                               int64_t{args.cache.num_kv_heads} * args.num_sequences);
+  const int cut_blocks = p.cut_tokens == 0 ? 0
+                                           : args.num_sequences *
+                                                 tiles_of(p.cut_tokens, args.num_heads, args.cache.num_kv_heads) *
+                                                 static_cast<int>(ceil_div(p.num_splits, G::kWarps));
+  launch(ctx, attention_mma_kernel<T, kDim>,
+         {.grid = {static_cast<unsigned>(p.loop_blocks + cut_blocks)},
+          .block = {32 * G::kWarps},
+          .shared_bytes = G::kWarps * static_cast<size_t>(G::kSharedBytes)},
+         p);
+  if (cut_rows > 0)
+    launch(ctx, attention_fold_kernel<T>, {.grid = {ceil_div(cut_rows * ((kDim + 31) / 32), 1)}, .block = {32}}, p);
+}
+
+template <typename T>
+void launch_as(OpContext& ctx, const AttentionArgs& args) {
+  switch (args.cache.head_dim) {
+    case 64: return launch_shape<T, 64>(ctx, args);
+    case 80: return launch_shape<T, 80>(ctx, args);
+    case 96: return launch_shape<T, 96>(ctx, args);
+    case 128: return launch_shape<T, 128>(ctx, args);
+    case 256: return launch_shape<T, 256>(ctx, args);
+    default: break;
+  }
+  CHECK(!"a head_dim that supports() lets through");
+}
+
+inline bool has_head_dim(int head_dim) {
+  return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+template <DType kCache>
+bool supports(const OpContext&, const AttentionArgs& args) {
+  return args.cache.dtype() == kCache && args.cache.order == KvOrder::kFragments && has_head_dim(args.cache.head_dim);
+}
+
+}  // namespace chorale::worker::inline SIMT::attention_mma
