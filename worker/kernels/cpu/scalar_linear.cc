@@ -1,6 +1,6 @@
 // linear, scalar reference: one output at a time. Chain: acc = fma(w, x, acc) from +0, ascending k inside a leaf;
-// leaves meet in the tree. For bf16 a leaf of odd length is followed by one zero product (its padding), as in the
-// vector kernels.
+// leaves meet in the tree. A leaf that its weight's order pads is followed by one zero product, as in the other kernels
+// (more of them change nothing).
 
 #include <cmath>
 
@@ -17,7 +17,7 @@ float leaf_sum(const LinearArgs& args, int leaf, int64_t row, int64_t col) {
   const int64_t begin = w.leaf_begin[static_cast<size_t>(leaf)], end = w.leaf_begin[static_cast<size_t>(leaf) + 1];
   float acc = 0.0f;
   for (int64_t k = begin; k < end; ++k) acc = std::fma(packed_at(w, col, k), load(args.x, row, k), acc);
-  if (w.dtype == DType::kBF16 && (end - begin) % 2 != 0) acc = std::fma(0.0f, 0.0f, acc);
+  if (w.padded_leaf_begin(leaf + 1) - w.padded_leaf_begin(leaf) != end - begin) acc = std::fma(0.0f, 0.0f, acc);
   return acc;
 }
 
