@@ -27,7 +27,8 @@ std::unique_ptr<Device> open_device(DeviceKind kind, int index) {
   if (entry == nullptr)
     fail(ErrorCode::kUnsupported, "device {} is not built in; built in: {}", to_string(kind), DeviceRegistry::names());
   const DeviceSurvey survey = entry->survey();
-  if (survey.num_devices == 0) fail(ErrorCode::kUnsupported, "device {}: {}", to_string(kind), survey.problem);
+  if (survey.num_devices == 0)
+    fail(ErrorCode::kUnsupported, "device {}: {}; {}", to_string(kind), survey.problem, survey.advice);
   return entry->open(index % survey.num_devices);
 }
 

@@ -5,12 +5,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "comm/base/deadline.h"
+#include "comm/base/error.h"
 #include "comm/base/registry.h"
 
 namespace chorale {
@@ -32,6 +36,14 @@ class Event {
   virtual void* native() const = 0;
 };
 
+/// Work of a stream that was recorded once and is given to the device in one call. Made by Stream::capture.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  /// In the order of `stream`'s other work, of the device that it was captured on.
+  virtual void launch(class Stream& stream) = 0;
+};
+
 enum class CopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
 
 /// Work that the device does in order, while the host goes on. Thread: one at a time.
@@ -48,6 +60,10 @@ class Stream {
   /// device.
   virtual void synchronize(Deadline deadline) = 0;
   virtual void synchronize(Event& event, Deadline deadline) = 0;
+  /// Records what `work` gives to this stream instead of doing it. A GPU calls `work` once, now; a device without
+  /// graphs keeps it and calls it at each launch, so it may read only what lives as long as the graph. It must neither
+  /// synchronise nor allocate.
+  virtual std::unique_ptr<Graph> capture(std::function<void()> work) = 0;
   virtual void* native() const = 0;  // cudaStream_t
 };
 
@@ -106,24 +122,44 @@ class PinnedBuffer {
   size_t bytes_ = 0;
 };
 
+enum class DeviceAbsence : uint8_t { kNone, kNoDriver, kNoDevice, kDriverTooOld, kBroken };
+
 /// What a kind of device finds on this host.
 struct DeviceSurvey {
   int num_devices = 0;
-  std::string problem;  // why there is none, and what to do: no driver, no device, driver too old are told apart
+  DeviceAbsence absence = DeviceAbsence::kNone;  // why there is none
+  std::string problem;                           // the same in words
+  std::string advice;                            // what to do
+};
+
+/// What one device is, for `doctor` and a worker's hello.
+struct DeviceFacts {
+  std::string name;            // "NVIDIA H200"
+  std::string arithmetic;      // "sm_90"
+  int compute_capability = 0;  // 90
+  int num_multiprocessors = 0;
+  DeviceMemory memory;
+  std::string driver;                // "CUDA 13.0, 580.82.07": what the driver can do, and its own version where known
+  std::string runtime;               // "CUDA 13.0": what the program was built with
+  std::vector<uint8_t> peer_access;  // [num_devices] 1 where it can read the other's memory, and for itself
+  std::optional<int> num_nvlinks;    // active ones; nothing where the driver's library does not say
 };
 
 struct DeviceEntry {
   std::string_view name;  // to_string(kind)
   DeviceKind kind = DeviceKind::kCpu;
-  DeviceSurvey (*survey)() = nullptr;  // never throws
+  DeviceSurvey (*survey)() = nullptr;  // never throws, takes no memory of a device
   std::unique_ptr<Device> (*open)(int index) = nullptr;
+  /// Opens the device, if this process has not; nullptr where there is nothing to tell.
+  Result<DeviceFacts> (*facts)(int index) = nullptr;
 };
 using DeviceRegistry = Registry<DeviceEntry>;
 
 /// What "auto" means on this host: a GPU where there is one, else the CPU.
 DeviceKind best_device();
 
-/// Throws Error{kUnsupported} with the survey's problem, or that names the kinds that were built in.
+/// Device `index` modulo their number. Throws Error{kUnsupported} with the survey's problem and advice, or that names
+/// the kinds that were built in.
 std::unique_ptr<Device> open_device(DeviceKind kind, int index);
 
 }  // namespace chorale

@@ -7,8 +7,9 @@
 namespace chorale {
 namespace {
 
-constexpr EnvVar kAll[] = {EnvVar::kSecret,   EnvVar::kApiKey,  EnvVar::kOmpiWorldSize,
-                           EnvVar::kPmixRank, EnvVar::kPmiRank, EnvVar::kOmpiYieldWhenIdle};
+constexpr EnvVar kShown[] = {EnvVar::kSecret,       EnvVar::kApiKey,  EnvVar::kOmpiWorldSize,
+                             EnvVar::kPmixRank,     EnvVar::kPmiRank, EnvVar::kOmpiYieldWhenIdle,
+                             EnvVar::kCublasLtPath, EnvVar::kNcclPath};
 
 bool is_secret(EnvVar variable) { return variable == EnvVar::kSecret || variable == EnvVar::kApiKey; }
 
@@ -22,6 +23,14 @@ std::string_view env_name(EnvVar variable) {
     case EnvVar::kPmixRank: return "PMIX_RANK";
     case EnvVar::kPmiRank: return "PMI_RANK";
     case EnvVar::kOmpiYieldWhenIdle: return "OMPI_MCA_mpi_yield_when_idle";
+    case EnvVar::kCublasLtPath: return "CHORALE_CUBLASLT_PATH";
+    case EnvVar::kNcclPath: return "CHORALE_NCCL_PATH";
+    case EnvVar::kCudaHome: return "CUDA_HOME";
+    case EnvVar::kCudaPath: return "CUDA_PATH";
+    case EnvVar::kVirtualEnv: return "VIRTUAL_ENV";
+    case EnvVar::kCondaPrefix: return "CONDA_PREFIX";
+    case EnvVar::kHome: return "HOME";
+    case EnvVar::kPath: return "PATH";
   }
   return "";
 }
@@ -39,7 +48,7 @@ void set_env(EnvVar variable, const std::string& value) {
 
 std::vector<std::string> env_in_use() {
   std::vector<std::string> lines;
-  for (EnvVar variable : kAll) {
+  for (EnvVar variable : kShown) {
     const auto value = env(variable);
     if (value) lines.push_back(fmt::format("{}={}", env_name(variable), is_secret(variable) ? "(hidden)" : *value));
   }

@@ -15,6 +15,14 @@ enum class EnvVar {
   kPmixRank,           // PMIX_RANK: set by mpirun and by srun --mpi=pmix
   kPmiRank,            // PMI_RANK: set by srun --mpi=pmi2
   kOmpiYieldWhenIdle,  // OMPI_MCA_mpi_yield_when_idle: set before MPI starts, unless the user did
+  kCublasLtPath,       // CHORALE_CUBLASLT_PATH: libcublasLt.so.13 or .12, or its folder, instead of looking for it
+  kNcclPath,           // CHORALE_NCCL_PATH: libnccl.so.2, or its folder, instead of looking for it
+  kCudaHome,           // CUDA_HOME, CUDA_PATH: the CUDA toolkit, where libraries are looked for
+  kCudaPath,
+  kVirtualEnv,   // VIRTUAL_ENV, CONDA_PREFIX: active Python environments; their nvidia-* wheels are looked into
+  kCondaPrefix,  //
+  kHome,         // HOME, PATH: likewise, for the Pythons there
+  kPath,
 };
 std::string_view env_name(EnvVar variable);
 
@@ -23,7 +31,8 @@ std::optional<std::string> env(EnvVar variable);
 /// Sets it for this process and those it starts. Call before threads exist.
 void set_env(EnvVar variable, const std::string& value);
 
-/// "NAME=value" of those that are set, for the log; the secret's value is hidden.
+/// "NAME=value" of those that are set, for the log; the secret's value is hidden, and what every shell sets is left
+/// out.
 std::vector<std::string> env_in_use();
 
 }  // namespace chorale

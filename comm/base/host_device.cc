@@ -18,6 +18,15 @@ class HostEvent : public Event {
   void* native() const override { return nullptr; }
 };
 
+class HostGraph : public Graph {
+ public:
+  explicit HostGraph(std::function<void()> work) : work_(std::move(work)) {}
+  void launch(Stream&) override { work_(); }
+
+ private:
+  const std::function<void()> work_;
+};
+
 class HostStream : public Stream {
  public:
   void copy(void* to, const void* from, size_t bytes, CopyKind) override {
@@ -30,6 +39,9 @@ class HostStream : public Stream {
   void wait(Event&) override {}
   void synchronize(Deadline) override {}
   void synchronize(Event&, Deadline) override {}
+  std::unique_ptr<Graph> capture(std::function<void()> work) override {
+    return std::make_unique<HostGraph>(std::move(work));
+  }
   void* native() const override { return nullptr; }
 };
 
@@ -63,7 +75,7 @@ class HostDevice : public Device {
   const DeviceKind kind_;
 };
 
-DeviceSurvey one_device() { return {.num_devices = 1, .problem = {}}; }
+DeviceSurvey one_device() { return {.num_devices = 1}; }
 template <DeviceKind kKind>
 std::unique_ptr<Device> open(int) {
   return std::make_unique<HostDevice>(kKind);

@@ -1,0 +1,71 @@
+#include "comm/cuda/cublaslt_library.h"
+
+#include "comm/base/shared_library.h"
+
+namespace chorale {
+namespace {
+
+constexpr size_t kOldestMajor = 12;  // the same functions, descriptors and attributes as 13
+constexpr size_t kNewestMajor = CUBLAS_VER_MAJOR;
+
+/// Fills the table. Says what is wrong, or "".
+std::string read_table(const SharedLibrary& library, CublasLt& table) {
+#define CHORALE_SYMBOL(name) {"cublasLt" #name, reinterpret_cast<void**>(&table.name)},
+  std::string problem = bind_symbols(library, {CHORALE_CUBLASLT_FUNCTIONS(CHORALE_SYMBOL)});
+#undef CHORALE_SYMBOL
+  if (!problem.empty()) return problem;
+  const size_t version = table.GetVersion();  // 130100, 120805
+  const size_t major = version / 10000;
+  table.version = fmt::format("{}.{}.{}", major, version / 100 % 100, version % 100);
+  table.path = library.path();
+  if (major < kOldestMajor || major > kNewestMajor)
+    return fmt::format("it is version {}; {} to {} can be used", table.version, kOldestMajor, kNewestMajor);
+  return {};
+}
+
+/// Libraries of CUDA leave threads and hooks behind: what is used stays open until the process ends.
+void keep_open(SharedLibrary library) { new SharedLibrary(std::move(library)); }
+
+Result<CublasLt> search() {
+  CublasLt table;
+  const LibrarySearch places{.name = "cuBLASLt",
+                             .path_variable = EnvVar::kCublasLtPath,
+                             .file_names = {"libcublasLt.so.13", "libcublasLt.so.12"},
+                             .wheel_folders = {"nvidia/cu13/lib", "nvidia/cublas/lib"}};
+  auto library = find_library(places, [&](const SharedLibrary& found) { return read_table(found, table); });
+  if (!library) return library.failure();
+  keep_open(std::move(*library));
+  return table;
+}
+
+Result<LibraryFacts> facts() {
+  const Result<CublasLt>& table = find_cublaslt();
+  if (!table) return table.failure();
+  return LibraryFacts{table->path, table->version};
+}
+
+const LibraryRegistry::Add kAdd({"cuBLASLt", "the matrix products of our own serve instead", facts});
+
+}  // namespace
+
+const Result<CublasLt>& find_cublaslt() {
+  static const auto* const kTable = new Result<CublasLt>(search());
+  return *kTable;
+}
+
+Result<CublasLt> load_cublaslt(const std::string& path) {
+  auto library = SharedLibrary::open(path);
+  if (!library) return library.failure();
+  CublasLt table;
+  const std::string problem = read_table(*library, table);
+  if (!problem.empty()) return Failure{ErrorCode::kUnsupported, path + ": " + problem, ""};
+  keep_open(std::move(*library));
+  return table;
+}
+
+void check_cublaslt(const CublasLt& library, cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail(ErrorCode::kSystem, "{} failed: {} (cuBLASLt {})", call, library.GetStatusString(status), library.version);
+}
+
+}  // namespace chorale
