@@ -26,6 +26,7 @@
 #include "comm/base/version.h"
 #include "coordinator/child_process.h"
 #include "coordinator/commands/commands.h"
+#include "coordinator/commands/doctor_gpus.h"
 #include "coordinator/commands/parse_arguments.h"
 #include "parallel/numerics.h"
 
@@ -33,19 +34,6 @@ namespace chorale::coordinator {
 namespace {
 
 using std::chrono::seconds;
-
-enum class Verdict { kOk, kWarn, kFail };
-
-struct Finding {
-  Verdict verdict;
-  std::string subject;
-  std::string fact;
-  std::string advice;  // empty when ok
-};
-
-std::string_view to_string(Verdict verdict) {
-  return verdict == Verdict::kOk ? "ok" : verdict == Verdict::kWarn ? "warn" : "fail";
-}
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
@@ -213,6 +201,9 @@ int run_doctor(int argc, char** argv) {
     return kExitOk;
   }
   std::vector<Finding> findings{check_mpi(), check_cores(), check_memory(), check_shared_memory(), check_huge_pages()};
+  for (Finding& finding :
+       check_gpus(DeviceRegistry::find(chorale::to_string(DeviceKind::kCuda)), LibraryRegistry::all()))
+    findings.push_back(std::move(finding));
   const int port = arguments["port"].as<int>();
   if (port > 0) findings.push_back(check_port(arguments["host"].as<std::string>(), port));
   if (arguments.count("hostfile") != 0)
