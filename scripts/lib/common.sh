@@ -48,11 +48,13 @@ ensure_venv() {
   done
 }
 
+CONFIGURE=()  # options of CMake that a script adds to the preset's, as -DNAME=VALUE
+
 # build PRESET [TARGET...]: configures and builds build/PRESET
 build() {
   local preset=$1; shift
   export CCACHE_BASEDIR=$ROOT CCACHE_NOHASHDIR=1
-  (cd "$ROOT" && cmake --preset "$preset" >"${TMPDIR:-/tmp}/chorale-cmake.log" 2>&1) ||
+  (cd "$ROOT" && cmake --preset "$preset" "${CONFIGURE[@]}" >"${TMPDIR:-/tmp}/chorale-cmake.log" 2>&1) ||
     { tail -30 "${TMPDIR:-/tmp}/chorale-cmake.log" >&2; die "cmake --preset $preset failed"; }
   cmake --build "$ROOT/build/$preset" --parallel "$JOBS" ${1:+--target "$@"}
 }
