@@ -10,11 +10,11 @@ constexpr size_t kNewestMajor = CUBLAS_VER_MAJOR;
 
 /// Fills the table. Says what is wrong, or "".
 std::string read_table(const SharedLibrary& library, CublasLt& table) {
-#define CHORALE_SYMBOL(name) {"cublasLt" #name, reinterpret_cast<void**>(&table.name)},
+#define CHORALE_SYMBOL(member, name) {"cublasLt" #name, reinterpret_cast<void**>(&table.member)},
   std::string problem = bind_symbols(library, {CHORALE_CUBLASLT_FUNCTIONS(CHORALE_SYMBOL)});
 #undef CHORALE_SYMBOL
   if (!problem.empty()) return problem;
-  const size_t version = table.GetVersion();  // 130100, 120805
+  const size_t version = table.get_version();  // 130100, 120805
   const size_t major = version / 10000;
   table.version = fmt::format("{}.{}.{}", major, version / 100 % 100, version % 100);
   table.path = library.path();
@@ -65,7 +65,7 @@ Result<CublasLt> load_cublaslt(const std::string& path) {
 
 void check_cublaslt(const CublasLt& library, cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS)
-    fail(ErrorCode::kSystem, "{} failed: {} (cuBLASLt {})", call, library.GetStatusString(status), library.version);
+    fail(ErrorCode::kSystem, "{} failed: {} (cuBLASLt {})", call, library.get_status_string(status), library.version);
 }
 
 }  // namespace chorale

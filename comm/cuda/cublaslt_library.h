@@ -9,34 +9,34 @@
 
 #include "comm/base/error.h"
 
-// Every function of cuBLASLt that the project calls: cublasLt##name.
-#define CHORALE_CUBLASLT_FUNCTIONS(X) \
-  X(GetVersion)                       \
-  X(GetStatusString)                  \
-  X(Create)                           \
-  X(Destroy)                          \
-  X(Matmul)                           \
-  X(MatmulAlgoGetHeuristic)           \
-  X(MatmulAlgoGetIds)                 \
-  X(MatmulAlgoInit)                   \
-  X(MatmulAlgoCheck)                  \
-  X(MatmulAlgoCapGetAttribute)        \
-  X(MatmulAlgoConfigGetAttribute)     \
-  X(MatmulAlgoConfigSetAttribute)     \
-  X(MatmulDescCreate)                 \
-  X(MatmulDescDestroy)                \
-  X(MatmulDescSetAttribute)           \
-  X(MatrixLayoutCreate)               \
-  X(MatrixLayoutDestroy)              \
-  X(MatrixLayoutSetAttribute)         \
-  X(MatmulPreferenceCreate)           \
-  X(MatmulPreferenceDestroy)          \
-  X(MatmulPreferenceSetAttribute)
+// Every function of cuBLASLt that the project calls: the member and cublasLt##name.
+#define CHORALE_CUBLASLT_FUNCTIONS(X)                               \
+  X(get_version, GetVersion)                                        \
+  X(get_status_string, GetStatusString)                             \
+  X(create, Create)                                                 \
+  X(destroy, Destroy)                                               \
+  X(matmul, Matmul)                                                 \
+  X(matmul_algo_get_heuristic, MatmulAlgoGetHeuristic)              \
+  X(matmul_algo_get_ids, MatmulAlgoGetIds)                          \
+  X(matmul_algo_init, MatmulAlgoInit)                               \
+  X(matmul_algo_check, MatmulAlgoCheck)                             \
+  X(matmul_algo_cap_get_attribute, MatmulAlgoCapGetAttribute)       \
+  X(matmul_algo_config_get_attribute, MatmulAlgoConfigGetAttribute) \
+  X(matmul_algo_config_set_attribute, MatmulAlgoConfigSetAttribute) \
+  X(matmul_desc_create, MatmulDescCreate)                           \
+  X(matmul_desc_destroy, MatmulDescDestroy)                         \
+  X(matmul_desc_set_attribute, MatmulDescSetAttribute)              \
+  X(matrix_layout_create, MatrixLayoutCreate)                       \
+  X(matrix_layout_destroy, MatrixLayoutDestroy)                     \
+  X(matrix_layout_set_attribute, MatrixLayoutSetAttribute)          \
+  X(matmul_preference_create, MatmulPreferenceCreate)               \
+  X(matmul_preference_destroy, MatmulPreferenceDestroy)             \
+  X(matmul_preference_set_attribute, MatmulPreferenceSetAttribute)
 
 namespace chorale {
 
 struct CublasLt {
-#define CHORALE_MEMBER(name) decltype(&cublasLt##name) name = nullptr;
+#define CHORALE_MEMBER(member, name) decltype(&cublasLt##name) member = nullptr;
   CHORALE_CUBLASLT_FUNCTIONS(CHORALE_MEMBER)
 #undef CHORALE_MEMBER
   std::string path;     // of the library

@@ -108,7 +108,8 @@ def test_inspect_json():
 def test_doctor_json():
     done = run("doctor", "--json", "--port", 0)
     findings = json.loads(done.stdout)
-    assert {"mpi", "cpu", "memory", "/dev/shm"} <= {f["subject"] for f in findings}
+    assert {"mpi", "cpu", "memory", "/dev/shm", "gpu"} <= {f["subject"] for f in findings}
+    assert all(f["verdict"] != "fail" for f in findings if f["subject"] == "gpu")  # a host without one is fit
     assert all(f["verdict"] in ("ok", "warn", "fail") for f in findings)
     assert done.returncode == (1 if any(f["verdict"] == "fail" for f in findings) else 0)
 

@@ -24,7 +24,7 @@ def test_streams_an_answer_and_shuts_down(smollm2):
     assert subprocess.run(["pgrep", "-f", f"{CHORALE} serve"], capture_output=True).stdout == b""
 
 
-@pytest.mark.parametrize("arguments", [["--tp", "two"], ["--ranks", "3"], ["--bogus"], ["--prompt"]])
+@pytest.mark.parametrize("arguments", [["--tp", "two"], ["--ranks", "3"], ["--bogus"], ["--prompt"], ["--cuda", "maybe"]])
 def test_usage_errors(arguments):
     done = quickstart(*arguments)
     assert done.returncode in (1, 2) and "error" in done.stderr

@@ -107,8 +107,8 @@ TEST(CublasLt, ATableIsFilledOrSaysWhyNot) {
   const auto right = load_cublaslt(kRight);
   ASSERT_TRUE(right) << right.failure().message;
   EXPECT_EQ(right->version, "13.1.0");
-  EXPECT_EQ(right->Matmul,
-            reinterpret_cast<decltype(right->Matmul)>(SharedLibrary::open(kRight)->symbol("cublasLtMatmul")));
+  EXPECT_EQ(right->matmul,
+            reinterpret_cast<decltype(right->matmul)>(SharedLibrary::open(kRight)->symbol("cublasLtMatmul")));
 
   const auto old = load_cublaslt(kOld);
   ASSERT_FALSE(old);
