@@ -35,8 +35,7 @@ void RowParallelLinear::add_to(Step& step, MatrixView x, MatrixView residual) co
     const Stopwatch watch(step.times.comm);
     group_.tree_all_reduce(schedule_, {sum, count * nodes_.size()}, {sum, count}, step.deadline);
   }
-  const MatrixView root(sum, DType::kF32, x.rows, weight_->n, weight_->n);
-  add_residual(step.op, {.residual = residual, .sum = root, .bias = bias_});
+  add_residual(step.op, {.residual = residual, .sum = partials.row_range(0, x.rows), .bias = bias_});
 }
 
 }  // namespace chorale::worker
