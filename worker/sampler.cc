@@ -5,13 +5,13 @@
 
 #include "comm/base/error.h"
 #include "worker/ops/math.h"
+#include "worker/ops/sample.h"
 #include "worker/philox.h"
 
 namespace chorale::worker {
 namespace {
 
 constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
-constexpr float kGreedyBelow = 1e-5f;
 
 bool is_greedy(const parallel::SamplingParams& params) { return !(params.temperature >= kGreedyBelow); }
 

@@ -46,6 +46,19 @@ __device__ __forceinline__ float exp_of(float x) {
   return result;
 }
 
+__device__ __forceinline__ float log_of(float x) {
+  if (!(x > 0.0f)) return x == 0.0f ? -infinity() : float_of(0x7fc00000u);
+  if (x == infinity()) return x;
+  const int64_t bits = bits_of(static_cast<double>(x));
+  const int64_t e = (bits - 0x3fe6a09e667f3bcd) >> 52;  // sqrt(1/2)
+  const double m = double_of(bits - (e << 52));
+  const double s = (m - 1.0) / (m + 1.0), z = s * s;
+  double p = 1.0 / 17.0;
+#pragma unroll
+  for (int k = 15; k >= 1; k -= 2) p = p * z + 1.0 / k;
+  return static_cast<float>(2.0 * s * p + static_cast<double>(e) * 0.69314718055994530942);
+}
+
 __device__ __forceinline__ float tanh_of(float x) {
   using namespace math_constants;  // NOLINT(google-build-using-namespace)
   const float a = abs_of(x), z = x * x;

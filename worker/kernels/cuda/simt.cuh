@@ -9,7 +9,7 @@
 //   shuffle(v, lane) shuffle_xor(v, mask) shuffle_up/down(v, delta)
 //   any_of_warp(predicate) ballot(predicate)
 //   atomic_add(p, v)                     int32 and uint32 only: float atomics have no order (N4)
-//   fma(a, b, c) sqrt_f32(x) bits_of(x) float_of(bits)
+//   fma(a, b, c) sqrt_f32(x) bits_of(x) float_of(bits) double_of(bits)
 //   to_f32(bf16 | f16) to_bf16 to_f16    round to nearest even
 //   load_once_16(p)                      16 bytes that no other thread reads again soon
 //   copy_async_16 copy_async_commit copy_async_wait<groups left>

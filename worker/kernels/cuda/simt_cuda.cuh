@@ -74,6 +74,8 @@ __device__ __forceinline__ double fma(double a, double b, double c) { return __f
 __device__ __forceinline__ float sqrt_f32(float x) { return __fsqrt_rn(x); }
 __device__ __forceinline__ uint32_t bits_of(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ float float_of(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ int64_t bits_of(double x) { return __double_as_longlong(x); }
+__device__ __forceinline__ double double_of(int64_t bits) { return __longlong_as_double(bits); }
 
 __device__ __forceinline__ float to_f32(float x) { return x; }
 __device__ __forceinline__ float to_f32(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }

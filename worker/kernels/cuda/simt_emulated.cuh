@@ -97,6 +97,8 @@ inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c);
 inline float sqrt_f32(float x) { return __builtin_sqrtf(x); }
 inline uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
 inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
+inline int64_t bits_of(double x) { return std::bit_cast<int64_t>(x); }
+inline double double_of(int64_t bits) { return std::bit_cast<double>(bits); }
 
 inline float to_f32(float x) { return x; }
 inline float to_f32(BFloat16 x) { return to_float(x); }

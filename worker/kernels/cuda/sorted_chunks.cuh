@@ -30,13 +30,17 @@ __device__ __forceinline__ uint64_t key_of(float logit, uint32_t id) {
 __device__ __forceinline__ int32_t id_of(uint64_t key) {
   return static_cast<int32_t>((kMaxIds - 1) - static_cast<int64_t>(key & (kMaxIds - 1)));
 }
+/// The logit as its key says it: -inf for NaN, zero for a denormal.
+__device__ __forceinline__ float logit_of(uint64_t key) {
+  const auto ordered = static_cast<uint32_t>(key >> kIdBits);
+  return float_of((ordered & 0x80000000u) != 0 ? ordered & 0x7fffffffu : ~ordered);
+}
+
+__device__ __forceinline__ uint64_t larger_of(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 __device__ __forceinline__ uint64_t largest_of_warp(uint64_t key) {
 #pragma unroll
-  for (unsigned mask = 16; mask > 0; mask /= 2) {
-    const uint64_t other = shuffle_xor(key, mask);
-    key = key > other ? key : other;
-  }
+  for (unsigned mask = 16; mask > 0; mask /= 2) key = larger_of(key, shuffle_xor(key, mask));
   return key;
 }
 
@@ -113,7 +117,7 @@ class PrefixSearch {
   }
 
   /// All candidates that are left.
-  const Prefix& prefix() const { return prefix_; }
+  __device__ const Prefix& prefix() const { return prefix_; }
   /// Those of chunk c. Only for the thread that it belongs to: c mod block size.
   __device__ uint32_t size(unsigned c) const { return slots_[c].end; }
 

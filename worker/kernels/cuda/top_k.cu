@@ -33,10 +33,8 @@ __global__ void __launch_bounds__(kSortThreads) best_of_span_kernel(BestParams p
     float v[4];
     load_quad(v, row + id, p.cols - id, p.aligned);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint64_t key = id + i < p.cols ? key_of(v[i], static_cast<uint32_t>(id + i)) : kNoKey;
-      best = best > key ? best : key;
-    }
+    for (int i = 0; i < 4; ++i)
+      best = larger_of(best, id + i < p.cols ? key_of(v[i], static_cast<uint32_t>(id + i)) : kNoKey);
   }
   best = largest_of_block(best, shared_memory<uint64_t>());
   if (thread_index().x == 0) p.best[block_index().x] = best;
@@ -53,10 +51,7 @@ struct FoldParams {
 __global__ void __launch_bounds__(32) best_of_row_kernel(FoldParams p) {
   const unsigned row = block_index().x;
   uint64_t best = kNoKey;
-  for (unsigned i = lane(); i < p.spans; i += 32) {
-    const uint64_t key = p.best[row * p.spans + i];
-    best = best > key ? best : key;
-  }
+  for (unsigned i = lane(); i < p.spans; i += 32) best = larger_of(best, p.best[row * p.spans + i]);
   best = largest_of_warp(best);
   if (lane() != 0) return;
   p.ids[row] = id_of(best);
