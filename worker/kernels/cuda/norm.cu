@@ -1,5 +1,5 @@
 // Norms of rows, or of heads within rows: rms_norm, layer_norm, and both fused with the residual addition before them
-// (worker/ops/residual_norm.h). One block a group of `dim` elements, a quad of elements a thread at a time, 32 to 256
+// (worker/ops/residual_norm.h). One block a group of `dim` elements, a quad of elements a thread at a time, 32 to 1024
 // threads by `dim`. Reads every input once: the group waits in shared memory for its sums (in global memory, and is
 // read again, when it does not fit); writes the output once, and the residual where there is one. Order (N4): lanes
 // 0..15 of the first warp are the virtual lanes; lane l takes elements l, l + 16, ... one after the other from shared
@@ -14,8 +14,9 @@
 namespace chorale::worker {
 namespace {
 
-constexpr int64_t kStagedDim = 16384;  // 64 KiB of shared memory; two blocks still run beside each other
-constexpr unsigned kHeader = 4;        // floats before the group in shared memory: mean, scale
+constexpr int64_t kStagedDim = 16384;   // 64 KiB of shared memory; two blocks run beside each other
+constexpr unsigned kMaxThreads = 1024;  // a row of 4096 is one access a thread: what counts for few rows is latency
+constexpr unsigned kHeader = 4;         // floats before the group in shared memory: mean, scale
 
 using parallel::NormKind;
 
@@ -58,16 +59,16 @@ __device__ __forceinline__ void sum_group(NormKind kind, const float* x, int64_t
   if (kind == NormKind::kLayer) {
     float sum = 0.0f;
     if (lane() < kRowLanes) {
-#pragma unroll 8
+#pragma unroll 16
       for (int64_t i = lane(); i < dim; i += kRowLanes) sum = sum + x[i];
     }
     mean = fold_sum(sum) / n;
     if (lane() < kRowLanes) {
-#pragma unroll 8
+#pragma unroll 16
       for (int64_t i = lane(); i < dim; i += kRowLanes) square = fma(x[i] - mean, x[i] - mean, square);
     }
   } else if (lane() < kRowLanes) {
-#pragma unroll 8
+#pragma unroll 16
     for (int64_t i = lane(); i < dim; i += kRowLanes) square = fma(x[i], x[i], square);
   }
   const float scale = 1.0f / sqrt_f32(fold_sum(square) / n + eps);
@@ -75,29 +76,37 @@ __device__ __forceinline__ void sum_group(NormKind kind, const float* x, int64_t
 }
 
 template <typename Out>
-__global__ void __launch_bounds__(kQuadThreads) norm_kernel(Params<Out> p) {
+__global__ void __launch_bounds__(kMaxThreads) norm_kernel(Params<Out> p) {
   const int64_t row = block_index().x / static_cast<unsigned>(p.groups);
   const int64_t first = block_index().x % static_cast<unsigned>(p.groups) * p.dim;
   auto* header = shared_memory<float>();
   float* x = p.x.row(row) + first;
   load_group(p, x, p.sum.data != nullptr ? p.sum.row(row) + first : nullptr, p.staged ? header + kHeader : nullptr);
+  // What the first quad will be scaled with is on its way while the first warp adds up.
+  int64_t i = int64_t{4} * thread_index().x;
+  float w[4], b[4];
+  const auto load_weights = [&] {
+    load_quad(w, p.weight + i, p.dim - i, p.aligned);
+    if (p.bias != nullptr) load_quad(b, p.bias + i, p.dim - i, p.aligned);
+  };
+  load_weights();
   sync_block();
   const float* group = p.staged ? header + kHeader : x;
   if (warp() == 0) sum_group(p.kind, group, p.dim, p.eps, header);
   sync_block();
   const float mean = header[0], scale = header[1];
   Out* out = p.out.row(row) + first;
-  for (int64_t i = int64_t{4} * thread_index().x; i < p.dim; i += int64_t{4} * block_dims().x) {
-    float v[4], w[4], b[4];
+  while (i < p.dim) {
+    float v[4];
     load_quad(v, group + i, p.dim - i, p.staged || p.aligned);
-    load_quad(w, p.weight + i, p.dim - i, p.aligned);
-    if (p.bias != nullptr) load_quad(b, p.bias + i, p.dim - i, p.aligned);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const float y = (p.kind == NormKind::kLayer ? v[k] - mean : v[k]) * scale;
       v[k] = p.bias != nullptr ? fma(y, w[k], b[k]) : y * w[k];
     }
     store_quad(out + i, v, p.dim - i, p.aligned);
+    i += int64_t{4} * block_dims().x;
+    if (i < p.dim) load_weights();
   }
 }
 
@@ -124,7 +133,7 @@ void launch_as(OpContext& ctx, const NormCall& call) {
   const Rows<const float> sum = call.sum ? rows_of<const float>(call.sum) : Rows<const float>{};
   launch(ctx, norm_kernel<Out>,
          {.grid = {static_cast<unsigned>(call.x.rows * groups)},
-          .block = {quad_threads(call.dim)},
+          .block = {quad_threads(call.dim, kMaxThreads)},
           .shared_bytes = floats * sizeof(float)},
          Params<Out>{rows_of<float>(call.x), sum, rows_of<Out>(call.out), call.sum_bias, call.weight, call.bias, groups,
                      call.dim, call.eps, call.kind, staged, aligned});

@@ -50,9 +50,9 @@ inline bool starts_quads(const float* p) { return reinterpret_cast<uintptr_t>(p)
 
 constexpr unsigned kQuadThreads = 256;
 
-/// As many threads as a row of quads keeps busy, whole warps.
-inline unsigned quad_threads(int64_t cols) {
-  return std::min(kQuadThreads, ceil_div(std::max<int64_t>(cols, 1), 4 * 32) * 32);
+/// As many threads as a row of quads keeps busy, whole warps, at most so many.
+inline unsigned quad_threads(int64_t cols, unsigned most = kQuadThreads) {
+  return std::min(most, ceil_div(std::max<int64_t>(cols, 1), 4 * 32) * 32);
 }
 
 /// How a [rows, cols] matrix is spread over blocks: each takes one piece of one row, each thread one quad of it.

@@ -208,12 +208,10 @@ __device__ __forceinline__ float log_sum_exp(const SoftmaxStats* stats, unsigned
     for (unsigned c = 0; c < chunks; ++c) {
       max_before[c] = max;
       const float chunk_max = max_after[c], larger = max > chunk_max ? max : chunk_max;
-      if (larger == -infinity()) {  // nothing but masked ids so far: the factors below become 1 and 0
-        max_before[c] = max_after[c] = 0.0f;
-        sums[c] = 0.0f;
-      } else {
+      if (larger == -infinity())
+        max_before[c] = max_after[c] = 0.0f;  // nothing but masked ids so far: the factors below become 1 and 0
+      else
         max_after[c] = max = larger;
-      }
     }
   sync_warp();
   for (unsigned c = lane(); c < chunks; c += 32) {
