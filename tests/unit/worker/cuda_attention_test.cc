@@ -1,0 +1,479 @@
+// kv_write and attention of worker/kernels/cuda. The generic kernel has the scalar CPU kernel's bits; those on tensor
+// cores are compared with float64 and, bit for bit, with themselves: alone or in a batch, whole prompts, chunks or
+// single tokens, in other blocks of the cache. What nobody may read is NaN.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "tests/unit/worker/device_test_support.h"
+#include "worker/kernels/cuda/kv_layout.cuh"
+#include "worker/ops/attention.h"
+#include "worker/ops/kv_write.h"
+
+namespace chorale::worker {
+namespace {
+
+void set_element(const TensorView& t, int64_t i, float value) {
+  switch (t.dtype) {
+    case DType::kBF16: t.as<BFloat16>()[i] = to_bf16(value); break;
+    case DType::kF16: t.as<Float16>()[i] = to_f16(value); break;
+    default: t.as<float>()[i] = value;
+  }
+}
+float rounded(float value, DType dtype) {
+  if (dtype == DType::kBF16) return to_float(to_bf16(value));
+  return dtype == DType::kF16 ? to_float(to_f16(value)) : value;
+}
+
+struct CacheShape {
+  DType dtype;
+  KvOrder order;
+  int num_kv_heads, head_dim;
+  int padded() const { return (head_dim + 15) / 16 * 16; }
+  KvPlace place() const { return {order, head_dim, padded()}; }
+  KvLayer layer(const TensorView& k, const TensorView& v) const { return {k, v, num_kv_heads, head_dim, order}; }
+  Tensor keys(int64_t blocks) const {
+    return Tensor(dtype, {blocks, num_kv_heads, order == KvOrder::kFragments ? padded() : head_dim, kBlockTokens});
+  }
+  Tensor values(int64_t blocks) const { return Tensor(dtype, {blocks, num_kv_heads, kBlockTokens, padded()}); }
+  /// One token's keys and values, [num_kv_heads * head_dim] each.
+  void write(const Tensor& k, const Tensor& v, int32_t slot, const float* key, const float* value) const {
+    for (int head = 0; head < num_kv_heads; ++head)
+      for (int d = 0; d < head_dim; ++d) {
+        const int64_t at = int64_t{slot / kBlockTokens} * num_kv_heads + head;
+        set_element(k.view(), at * place().key_elements() + place().key_offset(slot % kBlockTokens, d),
+                    key[head * head_dim + d]);
+        set_element(v.view(), at * place().value_elements() + place().value_offset(slot % kBlockTokens, d),
+                    value[head * head_dim + d]);
+      }
+  }
+};
+
+TEST(CudaKvWrite, LayoutIsTheOneThatTheCacheDocuments) {
+  const KvPlace fragments{KvOrder::kFragments, 72, 80}, vectors{KvOrder::kVectors, 72, 80};
+  for (int s = 0; s < 5; ++s)
+    for (int l = 0; l < 32; ++l)
+      for (int j = 0; j < 8; ++j) {
+        const int g = l / 4, t = l % 4, tile = j / 4, reg = j / 2 % 2, half = j % 2, at = (s * 32 + l) * 8 + j;
+        ASSERT_EQ(fragments.key_offset(8 * tile + g, 16 * s + 2 * t + 8 * reg + half), at);
+        ASSERT_EQ(fragments.value_offset(2 * t + 8 * reg + half, 16 * s + 8 * tile + g), at);
+      }
+  EXPECT_EQ(fragments.key_elements(), 80 * 16);
+  EXPECT_EQ(vectors.key_elements(), 72 * 16);
+  EXPECT_EQ(vectors.key_offset(3, 71), 71 * 16 + 3);
+  EXPECT_EQ(vectors.value_offset(3, 71), 3 * 80 + 71);
+}
+
+TEST(CudaKvWrite, RoundsEachRowIntoItsSlotAndNothingElse) {
+  TestDevice device;
+  const int rows = 37, blocks = 5;
+  for (const CacheShape& shape : {CacheShape{DType::kF32, KvOrder::kVectors, 3, 7},
+                                  CacheShape{DType::kF32, KvOrder::kFragments, 1, 20},
+                                  CacheShape{DType::kBF16, KvOrder::kFragments, 2, 64},
+                                  CacheShape{DType::kBF16, KvOrder::kVectors, 2, 80},
+                                  CacheShape{DType::kF16, KvOrder::kFragments, 3, 7},
+                                  CacheShape{DType::kF16, KvOrder::kFragments, 1, 256}}) {
+    const int width = shape.num_kv_heads * shape.head_dim;
+    const std::vector<float> kv = random_floats(rows * (2 * width + 3), 1);  // k and v in rows of a wider matrix
+    std::vector<int32_t> slots(blocks * kBlockTokens);
+    std::iota(slots.begin(), slots.end(), 0);
+    std::shuffle(slots.begin(), slots.end(), std::minstd_rand(7));
+    const Tensor empty_k = shape.keys(blocks), empty_v = shape.values(blocks);
+    const Tensor want_k = empty_k.clone(), want_v = empty_v.clone();
+    for (int row = 0; row < rows; ++row) {
+      const float* k = kv.data() + row * (2 * width + 3) + 3;
+      shape.write(want_k, want_v, slots[static_cast<size_t>(row)], k, k + width);
+    }
+    const Tensor device_kv = device.upload(kv), device_slots = device.upload(slots);
+    const MatrixView matrix(device_kv.view().data, DType::kF32, rows, 2 * width + 3, 2 * width + 3,
+                            device.ctx().device);
+    KvWriteArgs args{matrix.columns(3, 3 + width), matrix.columns(3 + width, 3 + 2 * width),
+                     device_slots.as<int32_t>(), {}};
+    const int count = for_each_device_kernel(device, args, [&](const Kernel<KvWriteArgs>& kernel) {
+      const Tensor k = device.upload(empty_k), v = device.upload(empty_v);
+      args.cache = shape.layer(k, v);
+      kernel.launch(device.ctx(), args);
+      EXPECT_TRUE(same_bits(device.download(k), want_k)) << to_string(shape.dtype) << " head_dim " << shape.head_dim;
+      EXPECT_TRUE(same_bits(device.download(v), want_v)) << to_string(shape.dtype) << " head_dim " << shape.head_dim;
+    });
+    EXPECT_GT(count, 0);
+  }
+}
+
+struct Model {
+  std::vector<int32_t> kv_head_of;
+  int head_dim = 64;
+  DType cache = DType::kF32;
+  KvOrder order = KvOrder::kVectors;
+  int window = 0;
+  float softcap = 0.0f;
+  AttentionMask mask = AttentionMask::kCausal;
+  DType out = DType::kF32;
+
+  int num_heads() const { return static_cast<int>(kv_head_of.size()); }
+  int num_kv_heads() const { return kv_head_of.back() + 1; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
+};
+
+std::vector<int32_t> groups(int num_kv_heads, int size) {
+  std::vector<int32_t> kv_head_of;
+  for (int h = 0; h < num_kv_heads * size; ++h) kv_head_of.push_back(h / size);
+  return kv_head_of;
+}
+
+std::string name_of(const Model& m) {
+  return fmt::format("heads {}/{} dim {} cache {} order {} window {} softcap {} mask {}", m.num_heads(),
+                     m.num_kv_heads(), m.head_dim, to_string(m.cache), static_cast<int>(m.order), m.window, m.softcap,
+                     static_cast<int>(m.mask));
+}
+
+/// Tokens [begin, end) of the text `text`, whose earlier tokens are in the cache.
+struct Chunk {
+  int text, begin, end;
+};
+
+/// What a text's tokens are projected to. The queries are large, so that some keys matter and others do not.
+struct Text {
+  std::vector<float> q, k, v;  // [length, heads * head_dim]
+  Text(const Model& m, int number, int length)
+      : q(random_floats(int64_t{length} * m.num_heads() * m.head_dim, 100 + static_cast<uint32_t>(number))),
+        k(random_floats(int64_t{length} * m.num_kv_heads() * m.head_dim, 200 + static_cast<uint32_t>(number))),
+        v(random_floats(int64_t{length} * m.num_kv_heads() * m.head_dim, 300 + static_cast<uint32_t>(number))) {
+    for (float& x : q) x *= 8.0f;
+  }
+};
+
+/// A batch on the host: every chunk has blocks of its own, shuffled by `seed`, in a cache full of NaN.
+struct Batch {
+  Batch(const Model& m, const std::vector<Chunk>& chunks, uint32_t seed, DType dtype, KvOrder order)
+      : model(m), shape{dtype, order, m.num_kv_heads(), m.head_dim} {
+    int num_blocks = 3;
+    for (const Chunk& c : chunks) num_blocks += blocks_of(c), stride = std::max(stride, blocks_of(c));
+    std::vector<int32_t> ids(static_cast<size_t>(num_blocks));
+    std::iota(ids.begin(), ids.end(), 0);
+    std::shuffle(ids.begin(), ids.end(), std::minstd_rand(seed));
+    k = shape.keys(num_blocks), v = shape.values(num_blocks);
+    std::memset(k.view().data, 0xff, k.view().size_bytes());
+    std::memset(v.view().data, 0xff, v.view().size_bytes());
+    table.assign(chunks.size() * static_cast<size_t>(stride), -1);
+    const int kv_width = m.num_kv_heads() * m.head_dim, q_width = m.num_heads() * m.head_dim;
+    for (size_t s = 0; s < chunks.size(); ++s) {
+      const Chunk& c = chunks[s];
+      const Text text(m, c.text, c.end);
+      int32_t* blocks = table.data() + static_cast<int64_t>(s) * stride;
+      for (int b = 0; b < blocks_of(c); ++b) blocks[b] = ids.back(), ids.pop_back();
+      for (int p = 0; p < c.end; ++p) {
+        const int32_t slot = blocks[p / kBlockTokens] * kBlockTokens + p % kBlockTokens;
+        float key[3000], value[3000];
+        for (int i = 0; i < kv_width; ++i) {
+          key[i] = rounded(text.k[static_cast<size_t>(p * kv_width + i)], m.cache);
+          value[i] = rounded(text.v[static_cast<size_t>(p * kv_width + i)], m.cache);
+        }
+        shape.write(k, v, slot, key, value);
+      }
+      q.insert(q.end(), text.q.begin() + int64_t{c.begin} * q_width, text.q.begin() + int64_t{c.end} * q_width);
+      query_start.push_back(query_start.back() + c.end - c.begin);
+      context_len.push_back(c.end);
+    }
+  }
+  static int blocks_of(const Chunk& c) { return (c.end + kBlockTokens - 1) / kBlockTokens; }
+  int64_t rows() const { return query_start.back(); }
+  int64_t width() const { return int64_t{model.num_heads()} * model.head_dim; }
+
+  /// Pointers are filled in by the caller.
+  AttentionArgs args() const {
+    AttentionArgs args;
+    args.num_heads = model.num_heads();
+    args.num_sequences = static_cast<int>(context_len.size());
+    args.block_table_stride = stride;
+    args.scale = model.scale();
+    args.softcap = model.softcap;
+    args.window = model.window;
+    args.mask = model.mask;
+    return args;
+  }
+
+  Model model;
+  CacheShape shape;
+  Tensor k, v;
+  std::vector<float> q;
+  std::vector<int32_t> query_start{0}, context_len, table;
+  int stride = 1;
+};
+
+/// The scalar CPU kernel's answer: float32 cache unless bf16, whose rounded values are the same numbers.
+Tensor on_cpu(TestDevice& device, const Model& model, const std::vector<Chunk>& chunks) {
+  const Batch batch(model, chunks, 5, model.cache == DType::kBF16 ? DType::kBF16 : DType::kF32, KvOrder::kVectors);
+  Tensor out(model.out, {batch.rows(), batch.width()});
+  AttentionArgs args = batch.args();
+  args.q = MatrixView(const_cast<float*>(batch.q.data()), DType::kF32, batch.rows(), batch.width(), batch.width());
+  args.cache = batch.shape.layer(batch.k, batch.v);
+  args.kv_head_of = batch.model.kv_head_of.data();
+  args.query_start = batch.query_start.data();
+  args.context_len = batch.context_len.data();
+  args.block_table = batch.table.data();
+  args.out = out;
+  launch_scalar(device.cpu(), args);
+  return out;
+}
+
+/// A batch in the device's memory. q is the middle of wider rows.
+class DeviceBatch {
+ public:
+  DeviceBatch(TestDevice& device, const Model& model, const std::vector<Chunk>& chunks, uint32_t seed = 1)
+      : device_(device),
+        batch_(model, chunks, seed, model.cache, model.order),
+        k_(device.upload(batch_.k)),
+        v_(device.upload(batch_.v)),
+        kv_head_of_(device.upload(batch_.model.kv_head_of)),
+        query_start_(device.upload(batch_.query_start)),
+        context_len_(device.upload(batch_.context_len)),
+        table_(device.upload(batch_.table)) {
+    const int64_t width = batch_.width(), stride = width + 5;
+    std::vector<float> wide(static_cast<size_t>(batch_.rows() * stride), NAN);
+    for (int64_t row = 0; row < batch_.rows(); ++row)
+      std::copy_n(batch_.q.begin() + row * width, width, wide.begin() + row * stride + 3);
+    q_ = device.upload(wide);
+    args_ = batch_.args();
+    args_.q = MatrixView(q_.view().data, DType::kF32, batch_.rows(), stride, stride, device.ctx().device)
+                  .columns(3, 3 + width);
+    args_.cache = batch_.shape.layer(k_, v_);
+    args_.kv_head_of = kv_head_of_.as<int32_t>();
+    args_.query_start = query_start_.as<int32_t>();
+    args_.context_len = context_len_.as<int32_t>();
+    args_.block_table = table_.as<int32_t>();
+  }
+  const AttentionArgs& args() const { return args_; }
+  Tensor run(const Kernel<AttentionArgs>& kernel) {
+    poison_scratch();
+    Tensor host(batch_.model.out, {batch_.rows(), batch_.width()});
+    std::memset(host.view().data, 0xff, host.view().size_bytes());
+    const Tensor out = device_.upload(host);
+    args_.out = out;
+    kernel.launch(device_.ctx(), args_);
+    return device_.download(out);
+  }
+
+ private:
+  void poison_scratch() {
+    const Workspace::Scope scope(device_.ctx().scratch);
+    const Tensor nans(DType::kU8, {1 << 20});
+    std::memset(nans.view().data, 0xff, nans.view().size_bytes());
+    for (int i = 0; i < 3; ++i)
+      device_.stream().copy(device_.ctx().scratch.take_bytes(1 << 20), nans.view().data, 1 << 20,
+                            CopyKind::kHostToDevice);
+    device_.stream().synchronize(Deadline::after(std::chrono::seconds(60)));
+  }
+  TestDevice& device_;
+  Batch batch_;
+  Tensor k_, v_, kv_head_of_, query_start_, context_len_, table_, q_;
+  AttentionArgs args_;
+};
+
+const Kernel<AttentionArgs>* find_kernel(TestDevice& device, std::string_view name) {
+  for (const Kernel<AttentionArgs>& kernel : KernelTable<AttentionArgs>::all())
+    if (kernel.device == device.ctx().device && kernel.name == name) return &kernel;
+  return nullptr;
+}
+
+TEST(CudaAttention, GenericKernelGivesTheScalarBits) {
+  TestDevice device;
+  const Kernel<AttentionArgs>* kernel = find_kernel(device, "attention_generic");
+  ASSERT_NE(kernel, nullptr);
+  const std::vector<Model> models{
+      {.kv_head_of = groups(2, 2), .head_dim = 16},
+      {.kv_head_of = {0, 0, 0, 1}, .head_dim = 7, .window = 40, .out = DType::kBF16},
+      {.kv_head_of = groups(1, 3), .head_dim = 64, .cache = DType::kBF16, .order = KvOrder::kFragments},
+      {.kv_head_of = groups(1, 4), .head_dim = 80, .cache = DType::kBF16, .softcap = 2.0f, .out = DType::kBF16},
+      {.kv_head_of = groups(2, 1), .head_dim = 7, .cache = DType::kF16, .order = KvOrder::kFragments, .window = 300},
+      {.kv_head_of = groups(1, 2), .head_dim = 96, .mask = AttentionMask::kFull},
+      {.kv_head_of = groups(1, 1), .head_dim = 256, .window = 17, .softcap = 0.5f},
+      {.kv_head_of = groups(1, 8), .head_dim = 20, .cache = DType::kBF16, .order = KvOrder::kFragments}};
+  const std::vector<Chunk> batch{{0, 0, 1},     {1, 14, 15},   {1, 15, 16},   {2, 16, 17},   {3, 40, 40}, {3, 254, 255},
+                                 {4, 255, 256}, {5, 256, 257}, {6, 599, 600}, {7, 280, 290}, {8, 0, 19},  {9, 5, 5}};
+  for (const Model& model : models) {
+    SCOPED_TRACE(name_of(model));
+    const Tensor want = on_cpu(device, model, batch);
+    DeviceBatch on_device(device, model, batch);
+    ASSERT_TRUE(kernel->supports(device.ctx(), on_device.args()));
+    for_each_thread_order(device, [&] { ASSERT_TRUE(same_bits(on_device.run(*kernel), want)); });
+    DeviceBatch short_one(device, model, {{2, 16, 17}});  // one split, so one warp
+    ASSERT_TRUE(same_bits(short_one.run(*kernel), MatrixView(want).row_range(3, 4)));
+  }
+}
+
+/// Models of the tensor core kernels: every head_dim and type, groups of 1 to 20 heads, also cut unevenly.
+enum class Types { kOne, kBoth };
+std::vector<Model> mma_models(Types types = Types::kBoth) {
+  std::vector<Model> models{{.kv_head_of = groups(2, 4), .head_dim = 64},
+                            {.kv_head_of = groups(2, 1), .head_dim = 80, .window = 40},
+                            {.kv_head_of = {0, 0, 0, 1}, .head_dim = 96, .softcap = 2.0f, .out = DType::kBF16},
+                            {.kv_head_of = groups(1, 3), .head_dim = 128, .window = 270},
+                            {.kv_head_of = groups(1, 8), .head_dim = 128},
+                            {.kv_head_of = groups(1, 1), .head_dim = 256, .softcap = 30.0f},
+                            {.kv_head_of = groups(1, 20), .head_dim = 64, .window = 300}};
+  for (size_t i = 0; i < models.size(); ++i) {
+    models[i].cache = i % 2 == 0 ? DType::kBF16 : DType::kF16;
+    models[i].order = KvOrder::kFragments;
+  }
+  if (types == Types::kOne) return models;
+  // The other type of each head_dim that has had only one.
+  for (int i : {0, 1, 2, 5}) {
+    Model other = models[static_cast<size_t>(i)];
+    other.cache = other.cache == DType::kBF16 ? DType::kF16 : DType::kBF16;
+    models.push_back(other);
+  }
+  return models;
+}
+
+TEST(CudaAttention, EveryShapeHasATensorCoreKernel) {
+  TestDevice device;
+  for (const Model& model : mma_models()) {
+    const DeviceBatch batch(device, model, {{0, 0, 1}});
+    EXPECT_TRUE(select_kernel(device.ctx(), batch.args()).name.starts_with("attention_mma")) << name_of(model);
+  }
+  const DeviceBatch odd(device, {.kv_head_of = {0}, .head_dim = 72, .cache = DType::kBF16}, {{0, 0, 1}});
+  EXPECT_EQ(select_kernel(device.ctx(), odd.args()).name, "attention_generic");
+}
+
+struct Reference {
+  double value, bound;
+};
+/// Softmax attention in float64 over q, k and v rounded to the cache's type, and what the kernel may differ by. With u
+/// the unit roundoff of that type and e = 2^-24, for a row of n keys with weights w_j:
+///   a score is off by at most sum |q k| scale (head_dim + 2) 2 e (tensor cores may truncate: 2 e an addition), and by
+///   6 e of itself and of softcap, so w_j relatively by twice the largest d of these, to first order;
+///   exp by 8 e and p's rounding by u, and by 2^-25 absolutely where p is tiny in float16 (p <= 1, their sum >= 1);
+///   adding n values, rescaling and folding at most (n + n / 16 + n / 256 + 8) 2 e; rounding out: half of its spacing.
+std::vector<Reference> reference(const Model& m, const Text& text, int position, int context, int head,
+                                 const std::vector<int>& dims) {
+  const int kv = m.kv_head_of[static_cast<size_t>(head)], kv_heads = m.num_kv_heads();
+  const int end = m.mask == AttentionMask::kFull ? context : position + 1;
+  const int begin = m.mask == AttentionMask::kCausal && m.window > 0 ? std::max(0, end - m.window) : 0;
+  const auto element = [&](const std::vector<float>& x, int row, int heads, int h, int i) {
+    return static_cast<double>(rounded(x[static_cast<size_t>((row * heads + h) * m.head_dim + i)], m.cache));
+  };
+  const double e = 0x1p-24, u = m.cache == DType::kBF16 ? 0x1p-9 : 0x1p-12;
+  std::vector<double> scores, q;
+  for (int i = 0; i < m.head_dim; ++i) q.push_back(element(text.q, position, m.num_heads(), head, i));
+  double worst = 0, max = -INFINITY;
+  for (int key = begin; key < end; ++key) {
+    double score = 0, size = 0;
+    for (int i = 0; i < m.head_dim; ++i) {
+      const double product = q[static_cast<size_t>(i)] * element(text.k, key, kv_heads, kv, i);
+      score += product, size += std::fabs(product);
+    }
+    score *= m.scale(), size *= m.scale();
+    if (m.softcap > 0) score = m.softcap * std::tanh(score / m.softcap);
+    worst = std::max(worst, size * (m.head_dim + 2) * 2 * e + (std::fabs(score) + m.softcap) * 6 * e);
+    scores.push_back(score);
+    max = std::max(max, score);
+  }
+  std::vector<Reference> references;
+  for (int dim : dims) {
+    double sum = 0, out = 0, size = 0;
+    for (int key = begin; key < end; ++key) {
+      const double w = std::exp(scores[static_cast<size_t>(key - begin)] - max);
+      const double v = element(text.v, key, kv_heads, kv, dim);
+      sum += w, out += w * v, size += w * std::fabs(v);
+    }
+    const double n = end - begin, tiny = m.cache == DType::kF16 ? n * 0x1p-25 : 0;
+    const double relative = 2 * worst + 8 * e + u + (n + n / 16 + n / 256 + 8) * 2 * e;
+    const double half_spacing = m.out == DType::kBF16 ? std::fabs(out / sum) * 0x1p-8 : 0;
+    references.push_back({out / sum, size / sum * relative * 1.01 + tiny + half_spacing});
+  }
+  return references;
+}
+
+float element_of(const Tensor& t, int64_t row, int64_t column) {
+  const int64_t i = row * t.shape()[1] + column;
+  return t.view().dtype == DType::kBF16 ? to_float(t.as<BFloat16>()[i]) : t.as<float>()[i];
+}
+
+void expect_close(const Model& m, const Tensor& out, const std::vector<Chunk>& chunks) {
+  int64_t row = 0;
+  for (const Chunk& c : chunks) {
+    const Text text(m, c.text, c.end);
+    for (int p = c.begin; p < c.end; ++p, ++row)
+      for (int h = 0; h < m.num_heads(); ++h) {
+        const std::vector<int> dims{0, 9, m.head_dim / 2 + 3, m.head_dim - 1};
+        const std::vector<Reference> want = reference(m, text, p, c.end, h, dims);
+        for (size_t i = 0; i < dims.size(); ++i)
+          ASSERT_NEAR(element_of(out, row, h * m.head_dim + dims[i]), want[i].value, want[i].bound)
+              << "context " << c.end << " position " << p << " head " << h << " dim " << dims[i];
+      }
+  }
+}
+
+TEST(CudaAttention, IsCloseToFloat64) {
+  TestDevice device;
+  const std::vector<Chunk> batch{{0, 0, 1},     {1, 14, 15},   {1, 15, 16},   {2, 16, 17},
+                                 {3, 254, 255}, {4, 255, 256}, {5, 256, 257}, {6, 599, 600}, {7, 280, 290}};
+  for (Model model : mma_models())
+    for (auto mask : {AttentionMask::kCausal, AttentionMask::kFull}) {
+      model.mask = mask;
+      SCOPED_TRACE(name_of(model));
+      DeviceBatch on_device(device, model, batch);
+      const int count = for_each_device_kernel(device, on_device.args(), [&](const Kernel<AttentionArgs>& kernel) {
+        if (kernel.name.starts_with("attention_mma")) expect_close(model, on_device.run(kernel), batch);
+      });
+      EXPECT_EQ(count, 2);
+    }
+}
+
+/// A row's bits depend on its query and the keys that it sees: not on the batch, on how its prompt was cut, on the
+/// blocks that hold its keys, or on whether one warp or several took its splits.
+TEST(CudaAttention, OnlyTheRowAndItsKeysMatter) {
+  TestDevice device;
+  const int length = 275;
+  for (const Model& model : mma_models(Types::kOne)) {
+    SCOPED_TRACE(name_of(model));
+    DeviceBatch whole(device, model, {{0, 0, length}});  // long: a warp takes all splits of its tile
+    // Single tokens among others; one is long, so that the rest is cut.
+    const std::vector<Chunk> tokens{{0, 0, 1},     {0, 1, 2},     {1, 30, 49},   {0, 15, 16},   {0, 16, 17},  {0, 17, 18},
+                                    {0, 254, 255}, {2, 599, 600}, {0, 255, 256}, {0, 256, 257}, {0, 274, 275}};
+    // Chunks: some short enough to be cut, one not; and a batch of only short contexts, which has one split.
+    const std::vector<Chunk> chunks{{0, 0, 7}, {3, 3, 3}, {0, 7, 64}, {0, 64, 250}, {0, 250, 275}, {4, 0, 40}};
+    const std::vector<Chunk> short_ones{{0, 40, 41}, {5, 0, 3}, {0, 41, 49}};
+    for_each_device_kernel(device, whole.args(), [&](const Kernel<AttentionArgs>& kernel) {
+      if (kernel.name == "attention_generic") return;  // has the scalar kernel's bits in any batch, by the test above
+      const Tensor want = whole.run(kernel);
+      uint32_t seed = 2;
+      for (const std::vector<Chunk>& batch : {tokens, chunks, short_ones}) {
+        const Tensor got = DeviceBatch(device, model, batch, seed++).run(kernel);
+        int64_t row = 0;
+        for (const Chunk& c : batch) {
+          const int64_t end = row + c.end - c.begin;
+          if (c.text == 0) {
+            ASSERT_TRUE(same_bits(MatrixView(got).row_range(row, end), MatrixView(want).row_range(c.begin, c.end)))
+                << "positions from " << c.begin << " to " << c.end;
+          }
+          row = end;
+        }
+      }
+    });
+  }
+}
+
+TEST(CudaAttention, RowsThatSeeNoKeyAreZero) {
+  TestDevice device;
+  for (Model model : {mma_models()[0], mma_models()[5]}) {
+    model.mask = AttentionMask::kFull;
+    DeviceBatch batch(device, model, {{0, 0, 3}});
+    AttentionArgs args = batch.args();
+    const Tensor none = device.upload(std::vector<int32_t>{0});
+    args.context_len = none.as<int32_t>();
+    for (int64_t stride : {1, 40}) {  // looped, cut
+      args.block_table_stride = stride;
+      for_each_device_kernel(device, args, [&](const Kernel<AttentionArgs>& kernel) {
+        const Tensor out = device.upload(random_tensor(model.out, {args.q.rows, args.q.cols}, 1));
+        args.out = out;
+        kernel.launch(device.ctx(), args);
+        EXPECT_TRUE(same_bits(device.download(out), Tensor(model.out, {args.q.rows, args.q.cols})));
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace chorale::worker
