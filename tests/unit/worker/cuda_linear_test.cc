@@ -188,8 +188,11 @@ TEST_F(CudaLinear, WeightsInPanelsAndInFragmentsGiveTheSameBits) {
 }
 
 TEST_F(CudaLinear, WhatLiesBesideARowIsNotMultiplied) {
-  const Case c{.rows = 3, .n = 18, .k = 21, .leaf_begin = {0, 10, 21}};
-  for (DType dtype : kTypes) {
+  const std::vector<int64_t> one_leaf{0, 21}, two_leaves{0, 10, 21};  // aligned to 16 bytes, and not
+  for (int i = 0; i < 6; ++i) {
+    const DType dtype = kTypes[i / 2];
+    const Case c{.rows = 3, .n = 18, .k = 21, .leaf_begin = i % 2 == 0 ? one_leaf : two_leaves};
+    SCOPED_TRACE(name_of(c, dtype));
     const PackedWeight weight = random_weight(dtype, c);
     const PackedWeight w = to_device(weight, device_.device(), device_.stream());
     Tensor clean = random_matrix(dtype, c.rows, 64, 9);

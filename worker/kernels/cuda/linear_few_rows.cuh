@@ -2,17 +2,19 @@
 // what a warp does: its outputs, their weights in shared memory, and the arithmetic; here are the pipeline and the
 // fold.
 //
-// A block has `lanes` x `tiles` warps. The warps of a lane share x and work on leaves lane, lane + lanes, ..., each on
-// its own outputs; lanes meet only when all leaves are done. A turn is kGroup padded k of a leaf; kStages - 1 turns are
-// on their way to shared memory (cp.async) while one is computed. Bytes: the weights once a row tile, x once a block.
-// Order: a leaf is one chain in one warp, ascending in k; leaf sums wait in shared memory and are folded in the tree by
-// one thread an element. Neither `lanes`, `tiles` nor the number of rows changes a bit.
+// A block has `lanes` x `tiles` warps that compute and as many that copy for them. The warps of a lane share x and work
+// on leaves lane, lane + lanes, ..., each on its own outputs; lanes meet only when all leaves are done. A turn is
+// kGroup padded k of a leaf; kStages - 1 turns are on their way to shared memory (cp.async) while one is computed.
+// Bytes: the weights once a row tile, x once a block. Order: a leaf is one chain in one warp, ascending in k; leaf sums
+// wait in shared memory and are folded in the tree by one thread an element. Neither `lanes`, `tiles` nor the number of
+// rows changes a bit.
 //
 // What limits it: by Little's law an H200 (4.8 TB/s, about 700 ns) wants 25 KB on their way to each of its 132 SMs. One
-// leaf has one chain an output (N4), so all parallelism comes from n: 4096 outputs of bf16 are 256 warps, two an SM,
-// each with 16 KB on the way. A step of the chain (16 k, 512 B) takes the 33 cycles that an mma.m16n8k16 waits for its
-// own sum, so two warps can take 31 B a cycle where memory gives 21 to 27. Below about 3000 outputs a weight of one
-// leaf is bound by the chain; a weight cut in leaves has `lanes` times the warps.
+// leaf has one chain an output (N4), so all parallelism comes from n: 4096 outputs of bf16 are 256 chains, two an SM,
+// each with 16 KB on the way. A step of a chain (16 k, 512 bytes) takes the 33 cycles that an mma.m16n8k16 waits for
+// its own sum, and a turn of 8 steps about 100 more for the barrier and the first loads: two chains can take 22 bytes a
+// cycle where memory gives 18 to 21. That is why others copy: a warp that did both would be too slow. Below about 4000
+// outputs a weight of one leaf is bound by the chain; a weight cut in leaves has twice the chains.
 #pragma once
 
 #include <algorithm>
@@ -55,65 +57,113 @@ __device__ __forceinline__ void fold_few_rows(const FewRowsParams<Tile>& p, floa
   }
 }
 
+/// A warp's place in its block.
+struct FewRowsWarp {
+  bool copies;
+  int lane_of_leaves, tile;  // the lane it works for, and its outputs among the lane's
+};
+__device__ __forceinline__ FewRowsWarp few_rows_warp(int lanes, int tiles) {
+  const int number = static_cast<int>(warp()), computing = lanes * tiles, place = number % computing;
+  return {number >= computing, place / tiles, place % tiles};
+}
+
+/// Shared memory: leaf sums [num_leaves, kRows, tiles * kOutputs], then each lane's stages of x and of its tiles'
+/// weights.
 template <typename Tile>
-__global__ void __launch_bounds__(32 * kMaxFewRowsWarps) few_rows_kernel(FewRowsParams<Tile> p) {
-  using XStage = RowStage<typename Tile::X, Tile::kGroup>;
-  using Cursor = LeafCursor<Tile::kGroup>;
-  constexpr int kXBytes = Tile::kRows * XStage::kRowBytes;
-  const int lane_of_leaves = static_cast<int>(warp()) / p.tiles, tile_of_lane = static_cast<int>(warp()) % p.tiles;
-  const int64_t first_row = int64_t{block_index().x} * Tile::kRows, first_tile = int64_t{block_index().y} * p.tiles;
-  const int64_t tile = first_tile + tile_of_lane;
-  const int num_rows = p.rows - first_row < Tile::kRows ? static_cast<int>(p.rows - first_row) : Tile::kRows;
-  const bool has_outputs = tile * Tile::kOutputs < p.n;
+struct FewRowsMemory {
+  static constexpr int kXBytes = Tile::kRows * RowStage<typename Tile::X, Tile::kGroup>::kRowBytes;
+  float* sums;
+  int columns, slots;  // of a row of sums; of a leaf's sums
+  unsigned char* stages;
+  int stage_bytes;
 
-  const int columns = p.tiles * Tile::kOutputs, slots = Tile::kRows * columns;
-  auto* sums = shared_memory<float>();  // [num_leaves, kRows, columns]
-  const int stage_bytes = kXBytes + p.tiles * Tile::kWeightBytes;
-  auto* stages = shared_memory<unsigned char>() + p.plan.num_leaves * slots * static_cast<int>(sizeof(float)) +
-                 lane_of_leaves * Tile::kStages * stage_bytes;
-  const auto weight_stage = [&](int stage) {
-    return stages + stage * stage_bytes + kXBytes + tile_of_lane * Tile::kWeightBytes;
-  };
-  for (int leaf = 0; leaf < p.plan.num_leaves; ++leaf)  // nobody works on a leaf without inputs
-    if (p.plan.begin[leaf] == p.plan.begin[leaf + 1])
-      for (int i = static_cast<int>(thread_index().x); i < slots; i += static_cast<int>(block_dims().x))
-        sums[leaf * slots + i] = 0.0f;
+  __device__ FewRowsMemory(const FewRowsParams<Tile>& p, int lane_of_leaves)
+      : sums(shared_memory<float>()),
+        columns(p.tiles * Tile::kOutputs),
+        slots(Tile::kRows * columns),
+        stage_bytes(kXBytes + p.tiles * Tile::kWeightBytes) {
+    stages = reinterpret_cast<unsigned char*>(sums + p.plan.num_leaves * slots) +
+             lane_of_leaves * Tile::kStages * stage_bytes;
+  }
+  __device__ unsigned char* x(int stage) const { return stages + stage * stage_bytes; }
+  __device__ unsigned char* weight(int stage, int tile) const { return x(stage) + kXBytes + tile * Tile::kWeightBytes; }
+  static int64_t bytes(const FewRowsParams<Tile>& p) {
+    return int64_t{p.plan.num_leaves} * Tile::kRows * p.tiles * Tile::kOutputs * 4 +
+           int64_t{p.lanes} * Tile::kStages * (kXBytes + p.tiles * Tile::kWeightBytes);
+  }
+};
 
-  Cursor next(p.plan, lane_of_leaves, p.lanes), now = next;
-  int next_stage = 0, stage = 0;
+template <typename Tile>
+__device__ __forceinline__ int next_stage(int stage) {
+  return stage + 1 == Tile::kStages ? 0 : stage + 1;
+}
+
+template <typename Tile>
+__device__ __forceinline__ void copy_turns(const FewRowsParams<Tile>& p, const FewRowsMemory<Tile>& memory,
+                                           FewRowsWarp self, int64_t first_row, int num_rows, int64_t tile) {
+  LeafCursor<Tile::kGroup> next(p.plan, self.lane_of_leaves, p.lanes);
+  int stage = 0;
   const auto start_turn = [&] {
     if (next.is_valid(p.plan)) {
       const int leaf = next.leaf, length = next.length(p.plan);
-      if (has_outputs) Tile::copy(p.weight, tile, p.plan.padded_begin[leaf] + next.k, length, weight_stage(next_stage));
-      XStage::fill(stages + next_stage * stage_bytes, p.x, first_row, num_rows,
-                   Tile::base(p.plan, p.weight, leaf) + next.k, p.plan.begin[leaf], p.plan.begin[leaf + 1], length,
-                   static_cast<unsigned>(tile_of_lane) * 32 + lane(), static_cast<unsigned>(p.tiles) * 32);
+      if (tile * Tile::kOutputs < p.n)
+        Tile::copy(p.weight, tile, p.plan.padded_begin[leaf] + next.k, length, memory.weight(stage, self.tile));
+      RowStage<typename Tile::X, Tile::kGroup>::fill(
+          memory.x(stage), p.x, first_row, num_rows, Tile::base(p.plan, p.weight, leaf) + next.k, p.plan.begin[leaf],
+          p.plan.begin[leaf + 1], length, static_cast<unsigned>(self.tile) * 32 + lane(),
+          static_cast<unsigned>(p.tiles) * 32);
       next.advance(p.plan);
     }
     copy_async_commit();
-    next_stage = next_stage + 1 == Tile::kStages ? 0 : next_stage + 1;
+    stage = next_stage<Tile>(stage);
   };
-
   for (int i = 0; i < Tile::kStages - 1; ++i) start_turn();
-  Tile sum;
-  sum.clear();
   for (int turn = 0; turn < p.turns; ++turn) {
     copy_async_wait<Tile::kStages - 2>();
     sync_block();  // this turn's stage is full for all, and the one before is free
     start_turn();
-    if (has_outputs && now.is_valid(p.plan)) {
-      sum.multiply(stages + stage * stage_bytes, weight_stage(stage), now.length(p.plan));
-      if (now.ends_leaf(p.plan)) {
-        sum.store(sums + now.leaf * slots + tile_of_lane * Tile::kOutputs, columns);
-        sum.clear();
-      }
-    }
-    if (now.is_valid(p.plan)) now.advance(p.plan);
-    stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
   }
   copy_async_wait<0>();
+}
+
+template <typename Tile>
+__device__ __forceinline__ void compute_turns(const FewRowsParams<Tile>& p, const FewRowsMemory<Tile>& memory,
+                                              FewRowsWarp self, int64_t tile) {
+  const bool has_outputs = tile * Tile::kOutputs < p.n;
+  LeafCursor<Tile::kGroup> now(p.plan, self.lane_of_leaves, p.lanes);
+  int stage = 0;
+  Tile sum;
+  sum.clear();
+  for (int turn = 0; turn < p.turns; ++turn) {
+    sync_block();
+    if (has_outputs && now.is_valid(p.plan)) {
+      sum.multiply(memory.x(stage), memory.weight(stage, self.tile), now.length(p.plan));
+      if (now.ends_leaf(p.plan)) {
+        sum.store(memory.sums + now.leaf * memory.slots + self.tile * Tile::kOutputs, memory.columns);
+        sum.clear();
+      }
+      now.advance(p.plan);
+    }
+    stage = next_stage<Tile>(stage);
+  }
+}
+
+template <typename Tile>
+__global__ void __launch_bounds__(2 * 32 * kMaxFewRowsWarps) few_rows_kernel(FewRowsParams<Tile> p) {
+  const FewRowsWarp self = few_rows_warp(p.lanes, p.tiles);
+  const FewRowsMemory<Tile> memory(p, self.lane_of_leaves);
+  const int64_t first_row = int64_t{block_index().x} * Tile::kRows, first_tile = int64_t{block_index().y} * p.tiles;
+  const int num_rows = p.rows - first_row < Tile::kRows ? static_cast<int>(p.rows - first_row) : Tile::kRows;
+  for (int leaf = 0; leaf < p.plan.num_leaves; ++leaf)  // nobody works on a leaf without inputs
+    if (p.plan.begin[leaf] == p.plan.begin[leaf + 1])
+      for (int i = static_cast<int>(thread_index().x); i < memory.slots; i += static_cast<int>(block_dims().x))
+        memory.sums[leaf * memory.slots + i] = 0.0f;
+  if (self.copies)
+    copy_turns(p, memory, self, first_row, num_rows, first_tile + self.tile);
+  else
+    compute_turns(p, memory, self, first_tile + self.tile);
   sync_block();
-  fold_few_rows(p, sums, first_row, num_rows, first_tile * Tile::kOutputs);
+  fold_few_rows(p, memory.sums, first_row, num_rows, first_tile * Tile::kOutputs);
 }
 
 /// Launches with as many tiles a block and lanes of leaves as fit the shared memory that every device grants (99 KiB on
@@ -123,11 +173,7 @@ void launch_few_rows(OpContext& ctx, FewRowsParams<Tile> p, int most_tiles) {
   constexpr int64_t kSharedBytes = int64_t{99} << 10;
   constexpr int64_t kManyBlocks = 256;  // then warps of a block may share x
   const int64_t num_tiles = ceil_div(p.n, Tile::kOutputs);
-  const auto shared_bytes = [&] {
-    const int64_t x_bytes = Tile::kRows * RowStage<typename Tile::X, Tile::kGroup>::kRowBytes;
-    return int64_t{p.plan.num_leaves} * Tile::kRows * p.tiles * Tile::kOutputs * 4 +
-           int64_t{p.lanes} * Tile::kStages * (x_bytes + p.tiles * Tile::kWeightBytes);
-  };
+  const auto shared_bytes = [&] { return FewRowsMemory<Tile>::bytes(p); };
   p.lanes = p.plan.num_leaves > 1 ? 2 : 1;
   p.tiles = 1;
   if (shared_bytes() > kSharedBytes) p.lanes = 1;
@@ -141,7 +187,7 @@ void launch_few_rows(OpContext& ctx, FewRowsParams<Tile> p, int most_tiles) {
   p.turns = p.plan.num_turns(p.lanes, Tile::kGroup);
   launch(ctx, few_rows_kernel<Tile>,
          {.grid = {ceil_div(p.rows, Tile::kRows), ceil_div(num_tiles, p.tiles)},
-          .block = {static_cast<unsigned>(32 * p.lanes * p.tiles)},
+          .block = {static_cast<unsigned>(2 * 32 * p.lanes * p.tiles)},
           .shared_bytes = static_cast<size_t>(shared_bytes())},
          p);
 }

@@ -21,7 +21,7 @@ namespace chorale::worker::inline SIMT {
 ///   kRows kOutputs                 of a block
 ///   kGroup kStages kWeightBytes    padded k a turn; turns in shared memory; bytes of the block's weights there
 ///   kValues value(i)               a thread's sums and each of them; row(i) output(i) where it lies in the block
-///   kPending                       sets of sums that may wait: 0 where every node has one leaf
+///   kPending                       sets of sums that may wait: 0 for weights of one leaf
 ///   copy(weight, n, first_output, padded_k, length, stage)    starts to fill a stage
 ///   multiply(x_stage, stage, length)
 template <typename Tile>
@@ -72,7 +72,7 @@ struct PendingSums {
     for (int i = 0; i < Tile::kValues; ++i) value[kDepth][i] = sum.value(i);
   }
 };
-/// Where every node has one leaf nothing waits.
+/// With one leaf nothing waits.
 struct NothingPending {};
 
 template <typename Tile>
@@ -115,10 +115,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) many_rows_kerne
   sum.clear();
   [[maybe_unused]] std::conditional_t<(Tile::kPending > 0), PendingSums<Tile>, NothingPending> pending;
   int folded = 0, node = 0;  // leaves whose sums are in the tree; nodes stored
-  for (int turn = 0;; ++turn) {
-    // A leaf is folded when the next one begins: then `sum` is its own, and zero for leaves without inputs.
-    const int until = turn == p.turns ? p.plan.num_leaves : now.k == 0 ? now.leaf : folded;
-    for (; folded < until; ++folded) {
+  const auto fold_before = [&](int leaf) {
+    for (; folded < leaf; ++folded) {
       if constexpr (Tile::kPending > 0)
         for (int i = 0; i < p.plan.merges[folded]; ++i) pending.merge_into(sum);
       if (p.plan.ends_node[folded] != 0) store_node(p, node++, sum, first_row, first_output);
@@ -126,7 +124,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) many_rows_kerne
         if (p.plan.ends_node[folded] == 0) pending.push(sum);
       sum.clear();
     }
-    if (turn == p.turns) break;
+  };
+  for (int turn = 0; turn < p.turns; ++turn) {
+    // When a leaf begins, the one before is folded, and those between, which have no inputs and the sum zero.
+    if constexpr (Tile::kPending > 0)
+      if (now.k == 0) fold_before(now.leaf);
     copy_async_wait<Tile::kStages - 2>();
     sync_block();  // this turn's stage is full for all, and the one before is free
     start_turn();
@@ -134,13 +136,14 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) many_rows_kerne
     now.advance(p.plan);
     stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
   }
+  fold_before(p.plan.num_leaves);
   copy_async_wait<0>();
 }
 
 template <typename Tile>
 void launch_many_rows(OpContext& ctx, ManyRowsParams<Tile> p) {
   constexpr size_t kStageBytes = Tile::kRows * RowStage<typename Tile::X, Tile::kGroup>::kRowBytes + Tile::kWeightBytes;
-  CHECK_LE(p.plan.max_pending, Tile::kPending);
+  CHECK(p.plan.max_pending <= Tile::kPending && (p.plan.num_leaves == 1 || Tile::kPending > 0));
   p.turns = p.plan.num_turns(1, Tile::kGroup);
   launch(ctx, many_rows_kernel<Tile>,
          {.grid = {ceil_div(p.rows, Tile::kRows), ceil_div(p.n, Tile::kOutputs)},

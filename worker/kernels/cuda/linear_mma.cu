@@ -190,7 +190,7 @@ void launch_many(OpContext& ctx, const LinearArgs& args) {
   constexpr unsigned kEnoughBlocks = 128;  // about one a multiprocessor
   const auto p = params_of<ManyRowsParams<TreeTile<T>>, T>(args);
   const unsigned wide_blocks = ceil_div(p.rows, WideTile<T>::kRows) * ceil_div(p.n, WideTile<T>::kOutputs);
-  if (p.plan.max_pending == 0 && wide_blocks >= kEnoughBlocks)
+  if (p.plan.num_leaves == 1 && wide_blocks >= kEnoughBlocks)
     launch_many_rows(ctx, params_of<ManyRowsParams<WideTile<T>>, T>(args));
   else
     launch_many_rows(ctx, p);
