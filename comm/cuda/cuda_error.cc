@@ -6,7 +6,7 @@ bool is_sticky(cudaError_t status) {
   switch (status) {
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
-    case cudaErrorContained:
+    case static_cast<cudaError_t>(226):  // cudaErrorContained, which older toolkits do not name
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchTimeout:
     case cudaErrorContextIsDestroyed:

@@ -13,8 +13,22 @@ if(NOT NVCC)
   message(STATUS "CUDA was not found: CPU workers only")
   return()
 endif()
+execute_process(COMMAND ${NVCC} --version OUTPUT_VARIABLE nvcc_says ERROR_QUIET)
+string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" nvcc_release "${nvcc_says}")
+set(nvcc_release "${CMAKE_MATCH_1}")
+if(nvcc_release VERSION_LESS 12.0)  # the first with C++20
+  if(CHORALE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "CHORALE_CUDA=ON, but ${NVCC} is release '${nvcc_release}'; 12.0 or newer is needed")
+  endif()
+  message(STATUS "CUDA is too old (${NVCC} is release '${nvcc_release}', 12.0 is needed): CPU workers only")
+  return()
+endif()
 set(CMAKE_CUDA_COMPILER ${NVCC})
-set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)  # the last with PTX, for what comes after
+if(nvcc_release VERSION_LESS 12.8)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+else()
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)  # the last with PTX, for what comes after
+endif()
 enable_language(CUDA)
 set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)  # CMake 3.25 does not know CUDA 13's
 find_package(CUDAToolkit REQUIRED)
