@@ -166,6 +166,8 @@ def run_sanitizers(runner, tests):
     for tool in SANITIZERS:
         for test in tests:
             prefix = [sanitizer, "--tool", tool, "--error-exitcode", str(SANITIZER_FOUND)]
+            if tool == "memcheck":
+                prefix += ["--report-api-errors", "no"]  # the program checks its calls, and polls until "not ready" ends
             code, output, row = runner.test(test, prefix, SANITIZER_SECONDS)
             row.update(tool=tool, outcome="passed" if code == 0 else "failed")
             if code is None:

@@ -1,5 +1,6 @@
 // What the memory of a GPU and the way to it give: copies inside the device (bytes read and written), to it and from it
 // (pinned). Kernels are measured against the first. Usage: gpu_copy_bench [--device NAME]; one JSON object a line.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <string_view>

@@ -2,6 +2,8 @@
 // libraries are small ones that the build makes (tests/support/fake_cublaslt.c).
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <filesystem>
 
@@ -35,7 +37,8 @@ class WithEnv {
 /// A folder that holds `library` as site-packages/vendor/lib/libchorale_fake.so.1 of a Python environment.
 class FakeEnvironment {
  public:
-  explicit FakeEnvironment(const std::string& library) : root_(fs::path(testing::TempDir()) / "fake_environment") {
+  explicit FakeEnvironment(const std::string& library)
+      : root_(fs::path(testing::TempDir()) / ("fake_environment." + std::to_string(getpid()))) {
     const fs::path folder = root_ / "lib/python3.11/site-packages/vendor/lib";
     fs::create_directories(folder);
     fs::copy_file(library, folder / "libchorale_fake.so.1", fs::copy_options::overwrite_existing);
