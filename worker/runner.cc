@@ -77,6 +77,7 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
       sampler_scratch_(static_cast<size_t>(pool.num_threads())) {
   CHECK_EQ(world.size(), plan.layout.num_ranks());
   CHECK_EQ(group.size(), plan.layout.tp);
+  if (where_ && is_sampler()) device_sampler_.emplace(op_, where_, plan_.config.vocab_size);
 }
 
 uint64_t StageRunner::kv_bytes() const {
@@ -142,13 +143,17 @@ void StageRunner::leave_hidden(Step& step, MatrixView hidden) {
 }
 
 void StageRunner::start_samplers(const StepPlan& plan) {
-  for (uint64_t id : plan.ends) samplers_.erase(id);
+  for (uint64_t id : plan.ends) {
+    samplers_.erase(id);
+    if (device_sampler_) device_sampler_->end(id);
+  }
   for (const parallel::SequenceStart& start : plan.starts) {
     for (int32_t id : start.history)
       if (id < 0 || id >= plan_.config.vocab_size)
         fail(ErrorCode::kInvalidArgument, "step {}: sequence {} holds token {}, outside the vocabulary of {}",
              plan.step, start.sequence_id, id, plan_.config.vocab_size);
     samplers_.emplace(start.sequence_id, SequenceSampler(start));
+    if (device_sampler_) device_sampler_->start(start);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "comm/communicator.h"
 #include "parallel/cluster_plan.h"
 #include "parallel/step_plan.h"
+#include "worker/device_sampler.h"
 #include "worker/kv/kv_cache.h"
 #include "worker/models/model.h"
 #include "worker/sampled_tokens.h"
@@ -70,6 +71,9 @@ class StageRunner {
   MatrixView slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows);
   struct HostLogits;  // what answering needs of a slab's logits, in the host's memory
   HostLogits fetch_logits(Step& step, std::span<const HeadRow> rows, MatrixView logits);
+  parallel::SampledToken describe(const HeadRow& row, const HostLogits& host, int64_t i, int32_t id) const;
+  void describe_prompts(std::span<const HeadRow> rows, const HostLogits& host, parallel::StepResult& result) const;
+  void sample_on_host(std::span<const HeadRow> rows, const HostLogits& host, parallel::StepResult& result);
   void answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, parallel::StepResult& result);
 
   const parallel::ClusterPlan plan_;
@@ -86,6 +90,7 @@ class StageRunner {
   SequenceTable sequences_;
   SampledTokens sampled_;
   std::unordered_map<uint64_t, SequenceSampler> samplers_;  // last stage's leader only
+  std::optional<DeviceSampler> device_sampler_;             // likewise, where it computes on a device
   std::vector<SamplerScratch> sampler_scratch_;             // [num_threads]
   LogitsObserver observe_logits_;
 };

@@ -71,7 +71,7 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
   const MatrixView picked = take_matrix(op_, DType::kF32, num_rows, hidden.cols);
   std::vector<int32_t> row_ids;
   for (const HeadRow& row : rows) row_ids.push_back(row.hidden_row);
-  embedding(op_, {.ids = place_ints(op_, row_ids), .table = hidden, .out = picked});
+  embedding(op_, {.ids = place(op_, std::span<const int32_t>(row_ids)), .table = hidden, .out = picked});
 
   const auto& slices = plan_.layout.vocab_rows;
   const parallel::Range own = slices[plan_.layout.tp_index_of(rank_)];
@@ -138,13 +138,49 @@ StageRunner::HostLogits StageRunner::fetch_logits(Step& step, std::span<const He
   return host;
 }
 
-void StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView device_logits, StepResult& result) {
+// A device chooses by itself; the logits come to the host only when somebody wants more of them.
+void StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepResult& result) {
   const Workspace::Scope scope(host_scratch_);
-  const auto [logits, stats, best, num_chunks, num_best] = fetch_logits(step, rows, device_logits);
-  const int64_t num_rows = logits.rows;
+  if (device_sampler_) {
+    std::vector<DeviceSampler::Row> wanted;
+    for (const HeadRow& row : rows) wanted.push_back({row.sequence_id, row.position, row.sample});
+    const Stopwatch watch(step.times.wait);
+    std::ranges::move(device_sampler_->sample(wanted, logits, step.deadline), std::back_inserter(result.sampled));
+    const auto wants_prompt = [](const HeadRow& row) { return row.prompt == parallel::PromptLogprobs::kYes; };
+    if (!observe_logits_ && std::ranges::none_of(rows, wants_prompt)) return;
+  }
+  const HostLogits host = fetch_logits(step, rows, logits);
+  describe_prompts(rows, host, result);
+  if (!device_sampler_) sample_on_host(rows, host, result);
+}
 
+SampledToken StageRunner::describe(const HeadRow& row, const HostLogits& host, int64_t i, int32_t id) const {
+  const float* values = host.logits.row<float>(i);
+  const int32_t* best = host.best + i * host.num_best;
+  const float log_sum_exp = fold_log_sum_exp({host.stats + i * host.num_chunks, static_cast<size_t>(host.num_chunks)});
+  SampledToken token{row.sequence_id, row.position, {id, values[id] - log_sum_exp}, {}};
+  const int64_t num_top = samplers_.at(row.sequence_id).params().num_top_logprobs;
+  for (int64_t j = 0; j < std::min(num_top, host.num_best); ++j)
+    token.top.push_back({best[j], values[best[j]] - log_sum_exp});
+  return token;
+}
+
+void StageRunner::describe_prompts(std::span<const HeadRow> rows, const HostLogits& host, StepResult& result) const {
+  for (int64_t i = 0; i < host.logits.rows; ++i) {
+    const HeadRow& row = rows[static_cast<size_t>(i)];
+    const SequenceSampler& sampler = samplers_.at(row.sequence_id);
+    if (observe_logits_)
+      observe_logits_(row.sequence_id, row.position,
+                      {host.logits.row<float>(i), static_cast<size_t>(host.logits.cols)});
+    if (row.prompt == parallel::PromptLogprobs::kYes && row.position < sampler.prompt_len())
+      result.prompt_logprobs.push_back(describe(row, host, i, sampler.prompt()[static_cast<size_t>(row.position)]));
+  }
+}
+
+void StageRunner::sample_on_host(std::span<const HeadRow> rows, const HostLogits& host, StepResult& result) {
+  const auto& [logits, stats, best, num_chunks, num_best] = host;
   std::vector<int32_t> chosen(rows.size(), -1);
-  op_.pool.parallel_for(num_rows, [&](int64_t begin, int64_t end, int thread) {
+  op_.pool.parallel_for(logits.rows, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       if (rows[i].sample == Sample::kNo) continue;
       const SequenceSampler& sampler = samplers_.at(rows[i].sequence_id);
@@ -155,23 +191,11 @@ void StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixV
     }
   });
 
-  for (int64_t i = 0; i < num_rows; ++i) {
-    const HeadRow& row = rows[i];
-    SequenceSampler& sampler = samplers_.at(row.sequence_id);
-    const float* values = logits.row<float>(i);
-    if (observe_logits_) observe_logits_(row.sequence_id, row.position, {values, static_cast<size_t>(logits.cols)});
-    const float log_sum_exp = fold_log_sum_exp({stats + i * num_chunks, static_cast<size_t>(num_chunks)});
-    const auto describe = [&](int32_t id) {
-      SampledToken token{row.sequence_id, row.position, {id, values[id] - log_sum_exp}, {}};
-      for (int64_t j = 0; j < std::min<int64_t>(sampler.params().num_top_logprobs, num_best); ++j)
-        token.top.push_back({best[i * num_best + j], values[best[i * num_best + j]] - log_sum_exp});
-      return token;
-    };
-    if (row.prompt == parallel::PromptLogprobs::kYes && row.position < sampler.prompt_len())
-      result.prompt_logprobs.push_back(describe(sampler.prompt()[static_cast<size_t>(row.position)]));
+  for (int64_t i = 0; i < logits.rows; ++i) {
+    const HeadRow& row = rows[static_cast<size_t>(i)];
     if (row.sample == Sample::kNo) continue;
-    result.sampled.push_back(describe(chosen[i]));
-    sampler.append(chosen[i]);
+    result.sampled.push_back(describe(row, host, i, chosen[i]));
+    samplers_.at(row.sequence_id).append(chosen[i]);
   }
 }
 

@@ -55,7 +55,7 @@ void Embedding::lookup(Step& step, std::span<const int32_t> ids, MatrixView out)
   for (int32_t id : ids) CHECK(id >= 0 && id < table_->shape[0]);
   if (on_device_.view().data != nullptr) {
     const Workspace::Scope scope(step.op.scratch);
-    return embedding(step.op, {.ids = place_ints(step.op, ids), .table = on_device_, .out = out});
+    return embedding(step.op, {.ids = place(step.op, ids), .table = on_device_, .out = out});
   }
   step.op.pool.parallel_for(
       out.rows,

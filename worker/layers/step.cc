@@ -6,10 +6,10 @@
 
 namespace chorale::worker {
 
-const int32_t* place_ints(OpContext& op, std::span<const int32_t> values) {
-  if (op.device == DeviceKind::kCpu || values.empty()) return values.data();
-  auto* copy = op.scratch.take<int32_t>(static_cast<int64_t>(values.size()));
-  op.stream->copy(copy, values.data(), values.size_bytes(), CopyKind::kHostToDevice);
+const void* place_bytes(OpContext& op, const void* values, size_t num_bytes) {
+  if (op.device == DeviceKind::kCpu || num_bytes == 0) return values;
+  void* copy = op.scratch.take_bytes(num_bytes);
+  op.stream->copy(copy, values, num_bytes, CopyKind::kHostToDevice);
   return copy;
 }
 
@@ -26,7 +26,7 @@ BatchArrays place_batch(OpContext& op, const Batch& batch) {
   const size_t positions = append(batch.positions), slots = append(batch.slots),
                query_start = append(batch.query_start), context_len = append(batch.context_len),
                block_table = append(batch.block_table);
-  const int32_t* copy = place_ints(op, all);
+  const int32_t* copy = place(op, std::span<const int32_t>(all));
   return {copy + positions, copy + slots, copy + query_start, copy + context_len, copy + block_table};
 }
 

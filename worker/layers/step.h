@@ -37,8 +37,12 @@ struct BatchArrays {
 /// Copies are scratch of the current step, in the order of its stream.
 BatchArrays place_batch(OpContext& op, const Batch& batch);
 
-/// Host numbers where the kernels read them, likewise.
-const int32_t* place_ints(OpContext& op, std::span<const int32_t> values);
+/// Host values where the kernels read them, likewise.
+const void* place_bytes(OpContext& op, const void* values, size_t num_bytes);
+template <typename T>
+const T* place(OpContext& op, std::span<const T> values) {
+  return static_cast<const T*>(place_bytes(op, values.data(), values.size_bytes()));
+}
 
 /// Where the time of a step went; for StageReport only.
 struct StepTimes {
