@@ -178,7 +178,7 @@ void StageRunner::describe_prompts(std::span<const HeadRow> rows, const HostLogi
 }
 
 void StageRunner::sample_on_host(std::span<const HeadRow> rows, const HostLogits& host, StepResult& result) {
-  const auto& [logits, stats, best, num_chunks, num_best] = host;
+  const MatrixView& logits = host.logits;
   std::vector<int32_t> chosen(rows.size(), -1);
   op_.pool.parallel_for(logits.rows, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
@@ -186,7 +186,7 @@ void StageRunner::sample_on_host(std::span<const HeadRow> rows, const HostLogits
       const SequenceSampler& sampler = samplers_.at(rows[i].sequence_id);
       const std::span<const float> row(logits.row<float>(i), static_cast<size_t>(logits.cols));
       chosen[i] = sampler.is_plain_greedy(rows[i].position)
-                      ? best[i * num_best]
+                      ? host.best[i * host.num_best]
                       : sampler.sample(row, rows[i].position, sampler_scratch_[static_cast<size_t>(thread)]);
     }
   });
