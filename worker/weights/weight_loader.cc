@@ -10,6 +10,7 @@
 #include "comm/base/error.h"
 #include "comm/base/log.h"
 #include "worker/thread_pool.h"
+#include "worker/weights/device_upload.h"
 
 namespace chorale::worker {
 namespace {
@@ -22,7 +23,7 @@ using parallel::ShardKind;
 using parallel::StoredTensor;
 using parallel::WeightSpec;
 
-constexpr std::chrono::minutes kCopyDeadline{10};
+constexpr std::chrono::minutes kUploadDeadline{10};
 constexpr int64_t kRowsPerTask = 128;  // one panel: tasks pack disjoint panels where fused parts start on one
 
 // The member whose matrix (or vector) holds this one's rows too.
@@ -193,12 +194,28 @@ class WeightLoader {
     if (failure) std::rethrow_exception(failure);
   }
 
-  // One weight after the other, so that host and device hold at most one twice.
+  // One tensor after the other, so that the host holds no more than it had.
   void move_to_device() {
-    for (auto& [key, weight] : weights_.matrices_)
-      *weight = to_device(*weight, *request_.where.device, *request_.where.stream);
-    for (auto& [key, values] : weights_.vectors_) values = copy_to_device(request_.where, values);
-    request_.where.stream->synchronize(Deadline::after(kCopyDeadline));
+    const auto start = std::chrono::steady_clock::now();
+    const Deadline deadline = Deadline::after(kUploadDeadline);
+    DeviceUpload upload(request_.where);
+    const double total = static_cast<double>(weights_.weight_bytes());
+    int last_percent = 0;
+    const auto move = [&](Tensor& tensor) {
+      Tensor moved(*request_.where.device, tensor.view().dtype, tensor.shape());
+      upload.copy(moved.view().data, tensor.view().data, tensor.view().size_bytes(), deadline);
+      tensor = std::move(moved);
+      const int percent = static_cast<int>(100.0 * static_cast<double>(upload.num_bytes()) / total);
+      const bool is_long = std::chrono::steady_clock::now() - start > std::chrono::seconds(2);
+      if (is_long && percent >= last_percent + 10)
+        log_info("copying weights to the device: {} %", last_percent = percent);
+    };
+    for (auto& [key, weight] : weights_.matrices_) move(weight->data);
+    for (auto& [key, values] : weights_.vectors_) move(values);
+    upload.finish(deadline);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    log_info("copied {:.0f} MiB of weights to the device in {:.2f} s ({:.1f} GB/s)", total / (1 << 20), seconds,
+             total / seconds / 1e9);
   }
 
   // Reads rows of the part as float32 [rows, columns] and packs them. Returns the bytes of the file it touched.

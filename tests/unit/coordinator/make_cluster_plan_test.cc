@@ -50,6 +50,28 @@ TEST(MakeClusterPlan, TakesF32ForF32CheckpointsAndTheWeakestInstructionSet) {
   EXPECT_EQ(make_cluster_plan(weaker, config, hellos, 1).numerics.isa, Isa::kScalar);
 }
 
+TEST(MakeClusterPlan, SizesTheCacheByWhatIsFreeOnAGpuBesideTheWeights) {
+  auto hellos = toy_hellos(2, 2);
+  for (WorkerHello& hello : hellos) {
+    hello.device = "cuda";
+    hello.device_arithmetic = "sm_90";
+    hello.device_free_bytes = 4ULL << 30;
+    hello.ranks_on_device = 2;
+  }
+  ClusterRequest request = request_of(2, 1);
+  request.max_num_seqs = 1000;  // more than there is room for
+  const ClusterPlan plan = make_cluster_plan(request, toy_config(), hellos, 1);
+  EXPECT_EQ(plan.numerics.device, "sm_90");
+  EXPECT_NE(plan.numerics.to_string().find("/sm_90/"), std::string::npos);
+  const uint64_t room = (4ULL << 30) / 10 * 9 / 2;
+  for (const WorkerHello& hello : hellos) {
+    const uint64_t used = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident +
+                          static_cast<uint64_t>(plan.num_kv_blocks) *
+                              kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
+    EXPECT_LE(used, room) << "rank " << hello.rank;
+  }
+}
+
 TEST(MakeClusterPlan, DoesNotSpinWhereThreadsExceedCores) {
   ClusterRequest request = request_of(4, 1);
   request.threads = 3;
@@ -96,6 +118,11 @@ TEST(MakeClusterPlan, RefusesWithBothNumbers) {
   const std::vector<Case> cases = {
       {"", [](auto&, auto&) {}},
       {"rank 1 on node0 runs build xyz, rank 0 runs abc", [](auto&, auto& hellos) { hellos[1].build_id = "xyz"; }},
+      {"rank 1 on node0 computes on cuda (sm_90), rank 0 on cpu",
+       [](auto&, auto& hellos) {
+         hellos[1].device = "cuda";
+         hellos[1].device_arithmetic = "sm_90";
+       }},
       {"the model has 8192 positions", [](auto& request, auto&) { request.max_model_len = 9000; }},
       {"--max-num-seqs 0", [](auto& request, auto&) { request.max_num_seqs = 0; }},
       {"--max-num-batched-tokens -3", [](auto& request, auto&) { request.max_num_batched_tokens = -3; }},

@@ -50,6 +50,7 @@ struct WorldOptions {
   std::vector<double> shares;
   int64_t max_model_len = 256;
   int64_t num_kv_blocks = 160;
+  DeviceKind device = DeviceKind::kCpu;  // of every rank
 };
 
 /// Turns jobs into plans: sequence id = job index + 1.
@@ -154,6 +155,7 @@ class ThreadWorld {
     plan_.max_num_batched_tokens = 4096;
     plan_.threads = options.threads;
     plan_.spin_us = 0;
+    device_ = options.device;
   }
   const parallel::ClusterPlan& plan() const { return plan_; }
   parallel::ModelConfig& config() { return plan_.config; }  // before run
@@ -188,10 +190,13 @@ class ThreadWorld {
     set_compute_thread_fp_state();
     ThreadPool pool({.num_threads = plan_.threads, .spin_us = 0});
     const auto group = world.split(group_members(plan_.layout, rank), Deadline::after(std::chrono::seconds(30)));
+    const auto device = device_ == DeviceKind::kCpu ? nullptr : open_device(device_, 0);
+    const auto stream = device == nullptr ? nullptr : device->make_stream();
+    const DeviceStream where{device.get(), stream.get()};
     StageWeights weights = load_weights(parallel::Checkpoint::open(model_),
-                                        {plan_.config, plan_.layout, rank, plan_.numerics.compute}, pool);
+                                        {plan_.config, plan_.layout, rank, plan_.numerics.compute, where}, pool);
     copied_bytes_[static_cast<size_t>(rank)] = weights.copied_bytes();
-    StageRunner runner(plan_, rank, world, *group, std::move(weights), pool);
+    StageRunner runner(plan_, rank, world, *group, std::move(weights), pool, where);
     runner.set_logits_observer([this](uint64_t id, int32_t position, std::span<const float> logits) {
       answers_[id - 1].logits_at[position].assign(logits.begin(), logits.end());
     });
@@ -210,6 +215,7 @@ class ThreadWorld {
 
   std::filesystem::path model_;
   parallel::ClusterPlan plan_;
+  DeviceKind device_ = DeviceKind::kCpu;
   std::vector<Answer> answers_;  // written by the last stage's leader only
   std::vector<uint64_t> copied_bytes_;
 };
