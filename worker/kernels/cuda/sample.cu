@@ -134,7 +134,7 @@ struct SortRoom {
   uint32_t size;
 };
 
-__global__ void __launch_bounds__(kSortThreads) sort_kernel(ChunkParams p) {
+__global__ void __launch_bounds__(kSortThreads, 6) sort_kernel(ChunkParams p) {
   const unsigned row = block_index().x / p.chunks, first = block_index().x % p.chunks * kChunk;
   const float min_p = p.rows[row].min_p;
   if (p.rows[row].temperature == 0.0f) return;
