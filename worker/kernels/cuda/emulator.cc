@@ -5,6 +5,7 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <new>
 #include <random>
 #include <string>
 #include <utility>
@@ -63,6 +64,11 @@ class StackSwitch {
 #endif
 };
 
+constexpr std::align_val_t kSharedAlignment{128};
+struct FreeAligned {
+  void operator()(std::byte* p) const { ::operator delete[](p, kSharedAlignment); }
+};
+
 class Machine {
  public:
   void run(const Launch& launch, void (*entry)(const void*), const void* params) {
@@ -78,8 +84,8 @@ class Machine {
     size_ = size;
     while (threads_.size() < size) threads_.push_back(std::make_unique<Thread>());
     // Its own allocation, exact to the byte, so that ASan sees an access past it.
-    const std::unique_ptr<std::byte[]> shared(new (std::align_val_t{128})
-                                                  std::byte[std::max<size_t>(1, launch.shared_bytes)]);
+    const std::unique_ptr<std::byte[], FreeAligned> shared(new (kSharedAlignment)
+                                                               std::byte[std::max<size_t>(1, launch.shared_bytes)]);
     shared_ = shared.get();
     ++counters_.launches;
     for (block_.z = 0; block_.z < launch.grid.z; ++block_.z)
