@@ -91,6 +91,13 @@ __device__ __forceinline__ int count_bits(uint32_t x) {
   return static_cast<int>(((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
 }
 
+/// Of the highest bit that is set; x is not 0.
+__device__ __forceinline__ int highest_bit(uint32_t x) {
+#pragma unroll
+  for (int shift = 1; shift < 32; shift *= 2) x |= x >> shift;
+  return count_bits(x) - 1;
+}
+
 /// The largest i in [0, count) with start(i) <= value; start ascends and start(0) <= value. 32 probes at a time; the
 /// whole warp calls.
 template <typename Start>
@@ -98,7 +105,7 @@ __device__ __forceinline__ int find_last(int count, int value, const Start& star
   int low = 0;
   while (count > 1) {
     const int step = (count + 31) / 32, probe = static_cast<int>(lane()) * step;
-    const int found = count_bits(ballot(probe < count && start(low + probe) <= value)) - 1;
+    const int found = highest_bit(ballot(probe < count && start(low + probe) <= value));
     low += found * step;
     count = count - found * step < step ? count - found * step : step;
   }
@@ -119,8 +126,7 @@ __device__ __forceinline__ HeadGroup find_group(const AttentionBatch<T>& batch, 
     const int head = base + static_cast<int>(lane()), kv = kv_head(head);
     const bool begins = kv >= 0 && (head == 0 || kv_head(head - 1) != kv);
     const uint32_t found = ballot(begins && start(head, kv) <= value);
-    for (int i = 0; i < 32; ++i)
-      if (found >> i & 1u) group.first = base + i;
+    if (found != 0) group.first = base + highest_bit(found);
   }
   group.kv_head = batch.kv_head_of[group.first];
   for (int base = group.first, same = 32; same == 32; base += 32) {

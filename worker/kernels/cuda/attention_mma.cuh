@@ -54,9 +54,12 @@ __device__ __forceinline__ float base_of(float max) { return max == -infinity() 
 struct ScoreRule {
   float scale;     // scale * log2 e, or scale / softcap
   float cap_log2;  // softcap * log2 e, 0: none
-  __device__ __forceinline__ float operator()(float dot) const {
-    const float scaled = dot * scale;
-    return cap_log2 > 0.0f ? cap_log2 * tanh_of(scaled) : scaled;
+  __device__ __forceinline__ void apply(FragmentC (&scores)[2]) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) scores[i / 4].value[i % 4] = scores[i / 4].value[i % 4] * scale;
+    if (cap_log2 > 0.0f)
+#pragma unroll
+      for (int i = 0; i < 8; ++i) scores[i / 4].value[i % 4] = cap_log2 * tanh_of(scores[i / 4].value[i % 4]);
   }
 };
 
@@ -83,7 +86,7 @@ struct Geometry {
   static constexpr int kOutTiles = 2 * kSteps;           // 16 x 8 tiles of acc
   static constexpr unsigned kWarps = (kParts > 1) ? 2 : 4;
   static constexpr int kSharedQuery = (kParts > 1) ? kSteps * 32 : 0;  // fragments of q in shared memory, else registers
-  static constexpr int kSharedBytes = static_cast<int>(sizeof(FragmentC)) * (kOutTiles * 32 + kSharedQuery);  // a warp
+  static constexpr int kSharedBytes = static_cast<int>(sizeof(FragmentC)) * ((kOutTiles + 1) * 32 + kSharedQuery);  // a warp
 };
 
 /// The (token, head) pairs [first_pair, end_pair) of a sequence's query_len * group.size.
@@ -157,7 +160,7 @@ struct Row {
 };
 template <typename T>
 __device__ __forceinline__ Row row_of(const Params<T>& p, const Tile& tile, int pair) {
-  if (pair >= tile.end_pair) return {-1, 0, {0, 0}};
+  if (pair >= tile.end_pair) return {-1, tile.group.first, {0, 0}};
   const int token = pair / tile.group.size;
   return {token, tile.group.first + pair % tile.group.size,
           visible_keys(p.batch, tile.context, tile.query_len, token)};
@@ -170,18 +173,19 @@ struct Query {
   FragmentA* in_shared;  // [kSteps, 32]
 
   __device__ __forceinline__ void load(const Params<T>& p, const Tile& tile, const Row (&rows)[2]) {
+    const float* q[2];  // padding reads a row that exists, so that no load waits for another
 #pragma unroll
+    for (int r = 0; r < 2; ++r)
+      q[r] = p.batch.q.row(tile.query_start + (rows[r].token < 0 ? 0 : rows[r].token)) + rows[r].head * kDim +
+             2 * (lane() % 4);
+#pragma unroll(Geometry<kDim>::kSharedQuery > 0 ? 2 : Geometry<kDim>::kSteps)
     for (int step = 0; step < Geometry<kDim>::kSteps; ++step) {
       FragmentA a;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const Row& row = rows[i % 2];
-        const int column = 16 * step + 2 * static_cast<int>(lane() % 4) + 8 * (i / 2);
-        a.reg[i] = 0;
-        if (row.token >= 0) {
-          const float* q = p.batch.q.row(tile.query_start + row.token) + row.head * kDim + column;
-          a.reg[i] = pack_pair<T>(q[0], q[1]);
-        }
+        const float* at = q[i % 2] + 16 * step + 8 * (i / 2);
+        const uint32_t pair = pack_pair<T>(at[0], at[1]);
+        a.reg[i] = rows[i % 2].token < 0 ? 0u : pair;
       }
       if constexpr (Geometry<kDim>::kSharedQuery > 0)
         in_shared[step * 32 + lane()] = a;  // read by this lane only
@@ -250,6 +254,7 @@ struct State {
 template <typename T, int kDim>
 __device__ __forceinline__ void multiply_keys(FragmentC (&scores)[2], const Query<T, kDim>& query,
                                               const Fragments<kDim>& keys, int part) {
+  if constexpr (Geometry<kDim>::kSharedQuery > 0) sync_warp();  // else the compiler loads all of q ahead, and spills
 #pragma unroll
   for (int i = 0; i < Geometry<kDim>::kChunk; ++i) {
     const FragmentA a = query.at(part * Geometry<kDim>::kChunk + i);
@@ -269,20 +274,15 @@ __device__ __forceinline__ void multiply_values(State<kDim>& state, const Fragme
   }
 }
 
-/// Turns products into scores; those that a row does not see become -infinity.
-__device__ __forceinline__ void make_scores(FragmentC (&scores)[2], const ScoreRule& rule, int first_key,
-                                            bool all_visible, const Row (&rows)[2]) {
+/// Scores that a row does not see become -infinity.
+__device__ __forceinline__ void mask_scores(FragmentC (&scores)[2], int first_key, const Row (&rows)[2]) {
 #pragma unroll
-  for (int tile = 0; tile < 2; ++tile)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float& score = scores[tile].value[i];
-      score = rule(score);
-      if (all_visible) continue;
-      const int key = first_key + 8 * tile + 2 * static_cast<int>(lane() % 4) + i % 2;
-      const KeyRange& keys = rows[i / 2].keys;
-      if (key < keys.begin || key >= keys.end) score = -infinity();
-    }
+  for (int i = 0; i < 8; ++i) {
+    const int key = first_key + 8 * (i / 4) + 2 * static_cast<int>(lane() % 4) + i % 2;
+    const KeyRange& keys = rows[i % 4 / 2].keys;
+    float& score = scores[i / 4].value[i % 4];
+    score = key < keys.begin || key >= keys.end ? -infinity() : score;
+  }
 }
 
 /// The softmax step of one block: moves max and sum, rescales acc, returns p as an operand.
@@ -330,46 +330,58 @@ struct Fold {
         keeps(split_max == -infinity()),
         takes(total_max == -infinity()) {}
   __device__ __forceinline__ float operator()(float total, float split) const {
-    return keeps ? total : takes ? split : fma(split, e2, total * e1);
+    return keeps ? total : takes ? split : mixed(total, split);
   }
+  __device__ __forceinline__ bool mixes() const { return !keeps && !takes; }
+  __device__ __forceinline__ float mixed(float total, float split) const { return fma(split, e2, total * e1); }
 };
 __device__ __forceinline__ float quotient(float acc, float sum) {
   return sum > 0.0f ? acc / sum + 0.0f : 0.0f;  // + 0: a negative zero becomes positive
 }
 
-/// The total over splits of a tile, acc in shared memory: [kOutTiles, 32], each lane its own.
+/// The total over splits of a tile, in shared memory, each lane its own: [kOutTiles, 32] of acc, then max and sum of
+/// the lane's two rows.
 template <int kDim>
 struct Total {
-  float max[2] = {-infinity(), -infinity()};
-  float sum[2] = {0.0f, 0.0f};
   FragmentC* acc;
 
-  __device__ __forceinline__ void add(const State<kDim>& split) {
-    const Fold fold[2] = {Fold(max[0], split.max[0]), Fold(max[1], split.max[1])};
+  __device__ __forceinline__ FragmentC& stats() const { return acc[Geometry<kDim>::kOutTiles * 32 + lane()]; }
+  __device__ __forceinline__ void clear() const { stats() = {{-infinity(), -infinity(), 0.0f, 0.0f}}; }
+  __device__ __forceinline__ void add(const State<kDim>& split) const {
+    FragmentC total = stats();
+    const Fold fold[2] = {Fold(total.value[0], split.max[0]), Fold(total.value[1], split.max[1])};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      max[r] = fold[r].max;
-      sum[r] = fold[r](sum[r], split.sum[r]);
+      total.value[r] = fold[r].max;
+      total.value[2 + r] = fold[r](total.value[2 + r], split.sum[r]);
     }
+    stats() = total;
+    if (any_of_warp(!fold[0].mixes() || !fold[1].mixes()))
+      add_acc(split, [&](int r, float acc, float value) { return fold[r](acc, value); });
+    else
+      add_acc(split, [&](int r, float acc, float value) { return fold[r].mixed(acc, value); });
+  }
+  template <typename Mix>
+  __device__ __forceinline__ void add_acc(const State<kDim>& split, const Mix& mix) const {
 #pragma unroll
     for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i) {
       FragmentC total = acc[i * 32 + lane()];
 #pragma unroll
-      for (int c = 0; c < 4; ++c) total.value[c] = fold[c / 2](total.value[c], split.acc[i].value[c]);
+      for (int c = 0; c < 4; ++c) total.value[c] = mix(c / 2, total.value[c], split.acc[i].value[c]);
       acc[i * 32 + lane()] = total;
     }
   }
   template <typename T>
   __device__ __forceinline__ void write(const Params<T>& p, const Tile& tile, const Row (&rows)[2]) const {
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i) {
       const FragmentC total = acc[i * 32 + lane()];
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         const Row& row = rows[c / 2];
-        if (row.token < 0) continue;
-        p.batch.store_out(tile.query_start + row.token, row.head * kDim + 8 * i + 2 * (lane() % 4) + c % 2,
-                          quotient(total.value[c], sum[c / 2]));
+        const float value = quotient(total.value[c], stats().value[2 + c / 2]);
+        if (row.token >= 0)
+          p.batch.store_out(tile.query_start + row.token, row.head * kDim + 8 * i + 2 * (lane() % 4) + c % 2, value);
       }
     }
   }
@@ -409,12 +421,11 @@ __global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_ker
   const int begin_key = first.begin > first_split_key ? first.begin : first_split_key;
   const int end_key = last.end < end_split_key ? last.end : end_split_key;
 
-  auto* shared = shared_memory<FragmentC>() + warp() * (G::kOutTiles * 32 + G::kSharedQuery);
-  Total<kDim> total;
-  total.acc = shared;
+  auto* shared = shared_memory<FragmentC>() + warp() * ((G::kOutTiles + 1) * 32 + G::kSharedQuery);
+  const Total<kDim> total{shared};
+  total.clear();
   Query<T, kDim> query;
-  query.in_shared = reinterpret_cast<FragmentA*>(shared + G::kOutTiles * 32);
-  query.load(p, tile, rows);
+  query.in_shared = reinterpret_cast<FragmentA*>(shared + (G::kOutTiles + 1) * 32);
 
   const int32_t* table = p.batch.blocks_of(tile.sequence);
   const int end_block = (end_key + kBlockTokens - 1) / kBlockTokens;
@@ -437,6 +448,7 @@ __global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_ker
     send_for(0, here, next);
     send_for(1, here, next);
   }
+  query.load(p, tile, rows);
   for (; block < end_block; ++block) {
     const int first_key = block * kBlockTokens, num_keys = tile.context - first_key;
     const int after_next = table[block + 2 < end_block ? block + 2 : end_block - 1];
@@ -446,7 +458,8 @@ __global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_ker
       multiply_keys(scores, query, parts[i % 2], i);
       send_for(i + 2, here, next);
     }
-    make_scores(scores, p.rule, first_key, last.begin <= first_key && first.end >= first_key + kBlockTokens, rows);
+    p.rule.apply(scores);
+    if (last.begin > first_key || first.end < first_key + kBlockTokens) mask_scores(scores, first_key, rows);
     const FragmentA weights = add_scores<T>(state, scores);
 #pragma unroll
     for (int i = 0; i < G::kParts; ++i) {
@@ -466,7 +479,6 @@ __global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_ker
     state.meet_sums();
     write_partial(p, tile, rows, state);
   } else {
-    if (begin_key >= end_key) total.add(state);  // no row of the tile sees a key
     total.write(p, tile, rows);
   }
 }
