@@ -1,104 +1,15 @@
-// kv_write and attention of worker/kernels/cuda. The generic kernel has the scalar CPU kernel's bits; those on tensor
+// Attention of worker/kernels/cuda. The generic kernel has the scalar CPU kernel's bits; those on tensor
 // cores are compared with float64 and, bit for bit, with themselves: alone or in a batch, whole prompts, chunks or
 // single tokens, in other blocks of the cache. What nobody may read is NaN.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "tests/unit/worker/device_test_support.h"
-#include "worker/kernels/cuda/kv_layout.cuh"
+#include "tests/unit/worker/device_cache.h"
 #include "worker/ops/attention.h"
-#include "worker/ops/kv_write.h"
 
 namespace chorale::worker {
 namespace {
-
-void set_element(const TensorView& t, int64_t i, float value) {
-  switch (t.dtype) {
-    case DType::kBF16: t.as<BFloat16>()[i] = to_bf16(value); break;
-    case DType::kF16: t.as<Float16>()[i] = to_f16(value); break;
-    default: t.as<float>()[i] = value;
-  }
-}
-float rounded(float value, DType dtype) {
-  if (dtype == DType::kBF16) return to_float(to_bf16(value));
-  return dtype == DType::kF16 ? to_float(to_f16(value)) : value;
-}
-
-struct CacheShape {
-  DType dtype;
-  KvOrder order;
-  int num_kv_heads, head_dim;
-  int padded() const { return (head_dim + 15) / 16 * 16; }
-  KvPlace place() const { return {order, head_dim, padded()}; }
-  KvLayer layer(const TensorView& k, const TensorView& v) const { return {k, v, num_kv_heads, head_dim, order}; }
-  Tensor keys(int64_t blocks) const {
-    return Tensor(dtype, {blocks, num_kv_heads, order == KvOrder::kFragments ? padded() : head_dim, kBlockTokens});
-  }
-  Tensor values(int64_t blocks) const { return Tensor(dtype, {blocks, num_kv_heads, kBlockTokens, padded()}); }
-  /// One token's keys and values, [num_kv_heads * head_dim] each.
-  void write(const Tensor& k, const Tensor& v, int32_t slot, const float* key, const float* value) const {
-    for (int head = 0; head < num_kv_heads; ++head)
-      for (int d = 0; d < head_dim; ++d) {
-        const int64_t at = int64_t{slot / kBlockTokens} * num_kv_heads + head;
-        set_element(k.view(), at * place().key_elements() + place().key_offset(slot % kBlockTokens, d),
-                    key[head * head_dim + d]);
-        set_element(v.view(), at * place().value_elements() + place().value_offset(slot % kBlockTokens, d),
-                    value[head * head_dim + d]);
-      }
-  }
-};
-
-TEST(CudaKvWrite, LayoutIsTheOneThatTheCacheDocuments) {
-  const KvPlace fragments{KvOrder::kFragments, 72, 80}, vectors{KvOrder::kVectors, 72, 80};
-  for (int s = 0; s < 5; ++s)
-    for (int l = 0; l < 32; ++l)
-      for (int j = 0; j < 8; ++j) {
-        const int g = l / 4, t = l % 4, tile = j / 4, reg = j / 2 % 2, half = j % 2, at = (s * 32 + l) * 8 + j;
-        ASSERT_EQ(fragments.key_offset(8 * tile + g, 16 * s + 2 * t + 8 * reg + half), at);
-        ASSERT_EQ(fragments.value_offset(2 * t + 8 * reg + half, 16 * s + 8 * tile + g), at);
-      }
-  EXPECT_EQ(fragments.key_elements(), 80 * 16);
-  EXPECT_EQ(vectors.key_elements(), 72 * 16);
-  EXPECT_EQ(vectors.key_offset(3, 71), 71 * 16 + 3);
-  EXPECT_EQ(vectors.value_offset(3, 71), 3 * 80 + 71);
-}
-
-TEST(CudaKvWrite, RoundsEachRowIntoItsSlotAndNothingElse) {
-  TestDevice device;
-  const int rows = 37, blocks = 5;
-  for (const CacheShape& shape : {CacheShape{DType::kF32, KvOrder::kVectors, 3, 7},
-                                  CacheShape{DType::kF32, KvOrder::kFragments, 1, 20},
-                                  CacheShape{DType::kBF16, KvOrder::kFragments, 2, 64},
-                                  CacheShape{DType::kBF16, KvOrder::kVectors, 2, 80},
-                                  CacheShape{DType::kF16, KvOrder::kFragments, 3, 7},
-                                  CacheShape{DType::kF16, KvOrder::kFragments, 1, 256}}) {
-    const int width = shape.num_kv_heads * shape.head_dim;
-    const std::vector<float> kv = random_floats(rows * (2 * width + 3), 1);  // k and v in rows of a wider matrix
-    std::vector<int32_t> slots(blocks * kBlockTokens);
-    std::iota(slots.begin(), slots.end(), 0);
-    std::shuffle(slots.begin(), slots.end(), std::minstd_rand(7));
-    const Tensor empty_k = shape.keys(blocks), empty_v = shape.values(blocks);
-    const Tensor want_k = empty_k.clone(), want_v = empty_v.clone();
-    for (int row = 0; row < rows; ++row) {
-      const float* k = kv.data() + row * (2 * width + 3) + 3;
-      shape.write(want_k, want_v, slots[static_cast<size_t>(row)], k, k + width);
-    }
-    const Tensor device_kv = device.upload(kv), device_slots = device.upload(slots);
-    const MatrixView matrix(device_kv.view().data, DType::kF32, rows, 2 * width + 3, 2 * width + 3,
-                            device.ctx().device);
-    KvWriteArgs args{matrix.columns(3, 3 + width), matrix.columns(3 + width, 3 + 2 * width),
-                     device_slots.as<int32_t>(), {}};
-    const int count = for_each_device_kernel(device, args, [&](const Kernel<KvWriteArgs>& kernel) {
-      const Tensor k = device.upload(empty_k), v = device.upload(empty_v);
-      args.cache = shape.layer(k, v);
-      kernel.launch(device.ctx(), args);
-      EXPECT_TRUE(same_bits(device.download(k), want_k)) << to_string(shape.dtype) << " head_dim " << shape.head_dim;
-      EXPECT_TRUE(same_bits(device.download(v), want_v)) << to_string(shape.dtype) << " head_dim " << shape.head_dim;
-    });
-    EXPECT_GT(count, 0);
-  }
-}
 
 struct Model {
   std::vector<int32_t> kv_head_of;
@@ -407,8 +318,8 @@ void expect_close(const Model& m, const Tensor& out, const std::vector<Chunk>& c
 
 TEST(CudaAttention, IsCloseToFloat64) {
   TestDevice device;
-  const std::vector<Chunk> batch{{0, 0, 1},     {1, 14, 15},   {1, 15, 16},   {2, 16, 17},
-                                 {3, 254, 255}, {4, 255, 256}, {5, 256, 257}, {6, 599, 600}, {7, 280, 290}};
+  const std::vector<Chunk> batch{{0, 0, 1},     {1, 14, 15},   {1, 15, 16},   {2, 16, 17},  {3, 254, 255},
+                                 {4, 255, 256}, {5, 256, 257}, {6, 599, 600}, {7, 280, 290}};
   for (Model model : mma_models())
     for (auto mask : {AttentionMask::kCausal, AttentionMask::kFull}) {
       model.mask = mask;
@@ -430,8 +341,9 @@ TEST(CudaAttention, OnlyTheRowAndItsKeysMatter) {
     SCOPED_TRACE(name_of(model));
     DeviceBatch whole(device, model, {{0, 0, length}});  // long: a warp takes all splits of its tile
     // Single tokens among others; one is long, so that the rest is cut.
-    const std::vector<Chunk> tokens{{0, 0, 1},     {0, 1, 2},     {1, 30, 49},   {0, 15, 16},   {0, 16, 17},  {0, 17, 18},
-                                    {0, 254, 255}, {2, 599, 600}, {0, 255, 256}, {0, 256, 257}, {0, 274, 275}};
+    const std::vector<Chunk> tokens{{0, 0, 1},     {0, 1, 2},     {1, 30, 49},   {0, 15, 16},
+                                    {0, 16, 17},   {0, 17, 18},   {0, 254, 255}, {2, 599, 600},
+                                    {0, 255, 256}, {0, 256, 257}, {0, 274, 275}};
     // Chunks: some short enough to be cut, one not; and a batch of only short contexts, which has one split.
     const std::vector<Chunk> chunks{{0, 0, 7}, {3, 3, 3}, {0, 7, 64}, {0, 64, 250}, {0, 250, 275}, {4, 0, 40}};
     const std::vector<Chunk> short_ones{{0, 40, 41}, {5, 0, 3}, {0, 41, 49}};
@@ -451,6 +363,23 @@ TEST(CudaAttention, OnlyTheRowAndItsKeysMatter) {
           row = end;
         }
       }
+    });
+  }
+}
+
+TEST(CudaAttention, FoldsMoreSplitsThanAWarpHasLanes) {
+  TestDevice device;
+  for (int window : {0, 8250}) {
+    const Model model{
+        .kv_head_of = groups(1, 2), .cache = DType::kBF16, .order = KvOrder::kFragments, .window = window};
+    const std::vector<Chunk> alone{{0, 8299, 8300}};  // cut
+    DeviceBatch cut(device, model, alone);
+    DeviceBatch looped(device, model, {{1, 4, 5}, {0, 8290, 8300}, {2, 0, 1}, {3, 0, 1}, {4, 8, 9}}, 2);
+    for_each_device_kernel(device, cut.args(), [&](const Kernel<AttentionArgs>& kernel) {
+      if (kernel.name == "attention_generic") return;
+      const Tensor got = cut.run(kernel);
+      expect_close(model, got, alone);
+      ASSERT_TRUE(same_bits(got, MatrixView(looped.run(kernel)).row_range(10, 11)));
     });
   }
 }

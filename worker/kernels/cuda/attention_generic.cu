@@ -27,15 +27,13 @@ struct Params {
 template <typename T>
 struct Query {
   const AttentionBatch<T>& batch;
-  const float* q;           // [head_dim]
-  const int32_t* blocks;    // of its sequence
+  const float* q;         // [head_dim]
+  const int32_t* blocks;  // of its sequence
   int kv_head;
   KeyRange keys;
   float* p;  // [32], this warp's share of shared memory
 
-  __device__ int64_t place(int key) const {
-    return int64_t{blocks[key / kBlockTokens]} * batch.num_kv_heads + kv_head;
-  }
+  __device__ int64_t place(int key) const { return int64_t{blocks[key / kBlockTokens]} * batch.num_kv_heads + kv_head; }
   __device__ float score(int key) const {
     const T* k = batch.k + place(key) * batch.place.key_elements();
     float dot = 0.0f;
@@ -60,8 +58,7 @@ __device__ void add_values(const Query<T>& query, int begin, int end, float resc
 #pragma unroll
     for (int i = 0; i < kLaneDims; ++i) {
       const int d = static_cast<int>(lane()) + 32 * i;
-      if (d < place.head_dim)
-        split.acc[i] = fma(p, to_f32(v[place.value_offset(key % kBlockTokens, d)]), split.acc[i]);
+      if (d < place.head_dim) split.acc[i] = fma(p, to_f32(v[place.value_offset(key % kBlockTokens, d)]), split.acc[i]);
     }
   }
 }
@@ -138,10 +135,11 @@ __global__ void __launch_bounds__(32 * kMaxWarps) attention_generic_kernel(Param
   const int sequence = find_last(batch.num_sequences, row, [&](int s) { return batch.query_start[s]; });
   const int start = batch.query_start[sequence], context = batch.context_len[sequence];
   const KeyRange keys = visible_keys(batch, context, batch.query_start[sequence + 1] - start, row - start);
-  float* p = shared_memory<float>();                                           // [num_warps, 32]
-  float* partials = p + 32 * num_warps;                                        // [num_warps, 2 + head_dim]
-  const Query<T> query{batch, batch.q.row(row) + head * head_dim, batch.blocks_of(sequence), batch.kv_head_of[head],
-                       keys, p + 32 * warp()};
+  float* p = shared_memory<float>();     // [num_warps, 32]
+  float* partials = p + 32 * num_warps;  // [num_warps, 2 + head_dim]
+  const Query<T> query{
+      batch,          batch.q.row(row) + head * head_dim, batch.blocks_of(sequence), batch.kv_head_of[head], keys,
+      p + 32 * warp()};
   const int first_split = keys.begin / kSplitKeys;
   const int end_split = keys.end > keys.begin ? (keys.end - 1) / kSplitKeys + 1 : first_split;
   Partial total;
@@ -187,8 +185,8 @@ void attention_launch(OpContext& ctx, const AttentionArgs& args) {
   }
 }
 
-const KernelTable<AttentionArgs>::Add kAdd({"attention_generic", kKernelDevice, parallel::Isa::kScalar, 0,
-                                            supports_all, attention_launch});
+const KernelTable<AttentionArgs>::Add kAdd({"attention_generic", kKernelDevice, parallel::Isa::kScalar, 0, supports_all,
+                                            attention_launch});
 
 }  // namespace
 }  // namespace chorale::worker

@@ -1,5 +1,5 @@
-// Attention on tensor cores, for 16-bit caches in fragment order (KvOrder::kFragments) and a head_dim that is a multiple
-// of 16. Prefill and decode are the same code, instruction, splits and fold (N6).
+// Attention on tensor cores, for 16-bit caches in fragment order (KvOrder::kFragments) and a head_dim that is a
+// multiple of 16. Prefill and decode are the same code, instruction, splits and fold (N6).
 //
 // A warp owns a tile of 16 (query token, query head) pairs that read one KV head, token-major, so that the heads of a
 // group fill the tile when there is one token; a tile that is not full is padded with zeros. It walks the blocks of 16
@@ -16,155 +16,34 @@
 // head_dim / 16 instructions ascending, then * scale in float32, tanh-capped where asked, everything in units of log 2:
 // exp is 2^x. p is rounded to the cache's type for p v; its sum takes unrounded float32, a lane's keys of a row as
 // sum = fma(sum, a, (p[2t] + p[2t+8]) + (p[2t+1] + p[2t+9])), and the 4 lanes meet at a split's end, t with t + 2, then
-// t + 1. Values: one instruction a block and split, ascending. Accumulators are rescaled only when a row's maximum moved.
-// What a tile's other rows see does not matter: a masked p is +0, a block or split that a row does not see leaves its
-// state as it is. Values past the context are read as zeros; all others must be finite, even where a row does not see
-// them.
-// Other kinds of scores (additive bias) belong in ScoreRule, other shapes of visible keys in visible_keys().
+// t + 1. Values: one instruction a block and split, ascending. Accumulators are rescaled only when a row's maximum
+// moved. What a tile's other rows see does not matter: a masked p is +0, a block or split that a row does not see
+// leaves its state as it is. Values past the context are read as zeros; all others must be finite, even where a row
+// does not see them. Other kinds of scores (additive bias) belong in ScoreRule, other shapes of visible keys in
+// visible_keys().
 #pragma once
 
 #include <algorithm>
 
-#include "worker/kernels/cuda/attention_batch.cuh"
-#include "worker/kernels/cuda/math.cuh"
-#include "worker/kernels/cuda/matrix_instructions.cuh"
+#include "worker/kernels/cuda/attention_fold.cuh"
 #include "worker/ops/kernel.h"
 
 namespace chorale::worker::inline SIMT::attention_mma {
 
-constexpr int kTileRows = 16;
 constexpr int kSplitBlocks = kSplitKeys / kBlockTokens;
-constexpr float kLog2E = 1.44269504088896341f;
-
-/// Chebyshev fit of (2^r - 1) / r on |r| <= 0.5, highest power first; 2^r is within 2.1e-7 of itself.
-inline constexpr float kExp2Poly[] = {0x1.5ec866p-10f, 0x1.3cbf6p-7f, 0x1.c6afeep-5f, 0x1.ebfa4cp-3f, 0x1.62e43p-1f};
-
-/// 2^x for x <= 0 (and a little above); exactly 1 at 0, exactly 0 below -126.
-__device__ __forceinline__ float exp2_of(float x) {
-  const float shifted = x + math_constants::kRoundMagic;  // its low bits are the exponent
-  const float r = x - (shifted - math_constants::kRoundMagic);
-  const float y = fma(polynomial<kExp2Poly>(r), r, 1.0f);
-  return x < -126.0f ? 0.0f : float_of(bits_of(y) + (bits_of(shifted) << 23));
-}
-__device__ __forceinline__ float larger(float a, float b) { return a > b ? a : b; }
-/// What scores are compared with: a row that has seen no key compares with 0.
-__device__ __forceinline__ float base_of(float max) { return max == -infinity() ? 0.0f : max; }
-
-/// How a product of q and k becomes a score in units of log 2.
-struct ScoreRule {
-  float scale;     // scale * log2 e, or scale / softcap
-  float cap_log2;  // softcap * log2 e, 0: none
-  __device__ __forceinline__ void apply(FragmentC (&scores)[2]) const {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) scores[i / 4].value[i % 4] = scores[i / 4].value[i % 4] * scale;
-    if (cap_log2 > 0.0f)
-#pragma unroll
-      for (int i = 0; i < 8; ++i) scores[i / 4].value[i % 4] = cap_log2 * tanh_of(scores[i / 4].value[i % 4]);
-  }
-};
-
-template <typename T>
-struct Params {
-  AttentionBatch<T> batch;
-  ScoreRule rule;
-  int cut_tokens;    // sequences of at most so many tokens are cut into splits; 0: none is
-  int num_splits;    // that the widest sequence may have
-  int loop_blocks;   // the grid's first blocks work on the longer sequences, the others on cut ones
-  float* stats;      // [num_sequences, cut_tokens, num_heads, num_splits, 2]: max, sum of cut sequences
-  float* acc;        // [num_sequences, cut_tokens, num_heads, num_splits, head_dim]
-  /// Of a cut sequence's token and head: index of its first split's partial.
-  __device__ int64_t partial(int sequence, int token, int head) const {
-    return ((int64_t{sequence} * cut_tokens + token) * batch.num_heads + head) * num_splits;
-  }
-};
 
 template <int kDim>
 struct Geometry {
-  static constexpr int kSteps = kDim / 16;               // matrix steps across the head
-  static constexpr int kParts = kSteps > 8 ? 4 : 1;      // a block's keys are loaded in so many parts, also its values
-  static constexpr int kChunk = kSteps / kParts;         // fragments of a part: 4 registers each
-  static constexpr int kOutTiles = 2 * kSteps;           // 16 x 8 tiles of acc
+  static constexpr int kSteps = kDim / 16;           // matrix steps across the head
+  static constexpr int kParts = kSteps > 8 ? 4 : 1;  // a block's keys are loaded in so many parts, also its values
+  static constexpr int kChunk = kSteps / kParts;     // fragments of a part: 4 registers each
+  static constexpr int kOutTiles = 2 * kSteps;       // 16 x 8 tiles of acc
   static constexpr unsigned kWarps = (kParts > 1) ? 2 : 4;
-  static constexpr int kSharedQuery = (kParts > 1) ? kSteps * 32 : 0;  // fragments of q in shared memory, else registers
-  static constexpr int kSharedBytes = static_cast<int>(sizeof(FragmentC)) * ((kOutTiles + 1) * 32 + kSharedQuery);  // a warp
+  static constexpr int kSharedQuery =
+      (kParts > 1) ? kSteps * 32 : 0;  // fragments of q in shared memory, else registers
+  static constexpr int kSharedBytes =
+      static_cast<int>(sizeof(FragmentC)) * ((kOutTiles + 1) * 32 + kSharedQuery);  // a warp
 };
-
-/// The (token, head) pairs [first_pair, end_pair) of a sequence's query_len * group.size.
-struct Tile {
-  int sequence, query_start, query_len, context;
-  HeadGroup group;
-  int first_pair, end_pair;
-  int first_split, end_split;  // the splits that the warp takes, not all of which have visible keys
-};
-
-/// Fills what follows from tile.sequence and tile.group; false for a tile past the sequence's end.
-template <typename T>
-__device__ __forceinline__ bool place_tile(const Params<T>& p, int index, Tile& tile) {
-  tile.query_start = p.batch.query_start[tile.sequence];
-  tile.query_len = p.batch.query_start[tile.sequence + 1] - tile.query_start;
-  tile.context = p.batch.context_len[tile.sequence];
-  const int pairs = tile.query_len * tile.group.size;
-  tile.first_pair = index * kTileRows;
-  tile.end_pair = tile.first_pair + kTileRows < pairs ? tile.first_pair + kTileRows : pairs;
-  return tile.first_pair < pairs;
-}
-
-/// Tiles of sequences that are not cut. The host knows rows and sequences, not their lengths, so sequence s of a group
-/// of n heads begins at tile floor(query_start[s] n / tiles of a block) + s: there is always room.
-template <typename T, unsigned kWarps>
-__device__ __forceinline__ bool find_long_tile(const Params<T>& p, Tile& tile) {
-  constexpr int kBlockRows = kTileRows * static_cast<int>(kWarps);
-  const AttentionBatch<T>& batch = p.batch;
-  const int slot = p.loop_blocks - 1 - static_cast<int>(block_index().x);  // later tiles see more keys: they go first
-  const auto group_start = [&](int head, int kv_head) {
-    return batch.num_rows * head / kBlockRows + kv_head * batch.num_sequences;
-  };
-  tile.group = find_group(batch, slot, group_start);
-  const int local = slot - group_start(tile.group.first, tile.group.kv_head);
-  const auto sequence_start = [&](int s) { return batch.query_start[s] * tile.group.size / kBlockRows + s; };
-  tile.sequence = find_last(batch.num_sequences, local, sequence_start);
-  const int index = (local - sequence_start(tile.sequence)) * static_cast<int>(kWarps) + static_cast<int>(warp());
-  tile.first_split = 0;
-  tile.end_split = p.num_splits;
-  return place_tile(p, index, tile) && tile.query_len > p.cut_tokens;
-}
-
-/// Tiles that a sequence of `tokens` may need, over all of a rank's KV heads.
-__host__ __device__ __forceinline__ int tiles_of(int tokens, int num_heads, int num_kv_heads) {
-  return tokens * num_heads / kTileRows + num_kv_heads;
-}
-
-/// Tiles of sequences that are cut: the grid holds, for each sequence, tiles_of(cut_tokens) times the splits, one a
-/// warp.
-template <typename T, unsigned kWarps>
-__device__ __forceinline__ bool find_cut_tile(const Params<T>& p, Tile& tile) {
-  const AttentionBatch<T>& batch = p.batch;
-  const int blocks = (p.num_splits + static_cast<int>(kWarps) - 1) / static_cast<int>(kWarps);
-  const int block = static_cast<int>(block_index().x) - p.loop_blocks;
-  const int tiles = tiles_of(p.cut_tokens, batch.num_heads, batch.num_kv_heads);
-  tile.first_split = block % blocks * static_cast<int>(kWarps) + static_cast<int>(warp());
-  tile.end_split = tile.first_split + 1;
-  tile.sequence = block / blocks / tiles;
-  if (tile.first_split * kSplitKeys >= batch.context_len[tile.sequence]) return false;
-  const int local = block / blocks % tiles;
-  const auto group_start = [&](int head, int kv_head) { return p.cut_tokens * head / kTileRows + kv_head; };
-  tile.group = find_group(batch, local, group_start);
-  const int index = local - group_start(tile.group.first, tile.group.kv_head);
-  return place_tile(p, index, tile) && tile.query_len <= p.cut_tokens;
-}
-
-/// One of a lane's two rows.
-struct Row {
-  int token, head;  // token -1: padding
-  KeyRange keys;
-};
-template <typename T>
-__device__ __forceinline__ Row row_of(const Params<T>& p, const Tile& tile, int pair) {
-  if (pair >= tile.end_pair) return {-1, tile.group.first, {0, 0}};
-  const int token = pair / tile.group.size;
-  return {token, tile.group.first + pair % tile.group.size,
-          visible_keys(p.batch, tile.context, tile.query_len, token)};
-}
 
 /// Sixteen rows of q as operands of the matrix instruction, in registers or, where those are short, in shared memory.
 template <typename T, int kDim>
@@ -178,7 +57,7 @@ struct Query {
     for (int r = 0; r < 2; ++r)
       q[r] = p.batch.q.row(tile.query_start + (rows[r].token < 0 ? 0 : rows[r].token)) + rows[r].head * kDim +
              2 * (lane() % 4);
-#pragma unroll(Geometry<kDim>::kSharedQuery > 0 ? 2 : Geometry<kDim>::kSteps)
+#pragma unroll(Geometry <kDim>::kSharedQuery > 0 ? 2 : Geometry <kDim>::kSteps)
     for (int step = 0; step < Geometry<kDim>::kSteps; ++step) {
       FragmentA a;
 #pragma unroll
@@ -319,26 +198,6 @@ __device__ __forceinline__ FragmentA add_scores(State<kDim>& state, const Fragme
   return weights;
 }
 
-/// How a row's total takes in its next split; also the fold kernel's arithmetic.
-struct Fold {
-  float max, e1, e2;
-  bool keeps, takes;  // the total, the split, as it is: the other has seen no key
-  __device__ __forceinline__ Fold(float total_max, float split_max)
-      : max(larger(total_max, split_max)),
-        e1(exp2_of(total_max - base_of(max))),
-        e2(exp2_of(split_max - base_of(max))),
-        keeps(split_max == -infinity()),
-        takes(total_max == -infinity()) {}
-  __device__ __forceinline__ float operator()(float total, float split) const {
-    return keeps ? total : takes ? split : mixed(total, split);
-  }
-  __device__ __forceinline__ bool mixes() const { return !keeps && !takes; }
-  __device__ __forceinline__ float mixed(float total, float split) const { return fma(split, e2, total * e1); }
-};
-__device__ __forceinline__ float quotient(float acc, float sum) {
-  return sum > 0.0f ? acc / sum + 0.0f : 0.0f;  // + 0: a negative zero becomes positive
-}
-
 /// The total over splits of a tile, in shared memory, each lane its own: [kOutTiles, 32] of acc, then max and sum of
 /// the lane's two rows.
 template <int kDim>
@@ -402,8 +261,7 @@ __device__ __forceinline__ void write_partial(const Params<T>& p, const Tile& ti
 #pragma unroll
     for (int i = 0; i < Geometry<kDim>::kOutTiles; ++i)
 #pragma unroll
-      for (int h = 0; h < 2; ++h)
-        p.acc[index * kDim + 8 * i + 2 * (lane() % 4) + h] = split.acc[i].value[2 * r + h];
+      for (int h = 0; h < 2; ++h) p.acc[index * kDim + 8 * i + 2 * (lane() % 4) + h] = split.acc[i].value[2 * r + h];
   }
 }
 
@@ -483,45 +341,6 @@ __global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_ker
   }
 }
 
-/// Folds the splits of cut sequences: a warp takes 32 outputs of one row and head. Lane i finds how split i moves the
-/// maximum, 32 splits at a time; then every lane folds its output over them, left to right.
-template <typename T>
-__global__ void __launch_bounds__(32) attention_fold_kernel(Params<T> p) {
-  const int head_dim = p.batch.place.head_dim, slices = (head_dim + 31) / 32;
-  const int row = static_cast<int>(block_index().x) / slices, dim = static_cast<int>(block_index().x) % slices * 32 + static_cast<int>(lane());
-  const int head = row % p.batch.num_heads, token = row / p.batch.num_heads % p.cut_tokens;
-  const int sequence = row / p.batch.num_heads / p.cut_tokens, start = p.batch.query_start[sequence];
-  const int query_len = p.batch.query_start[sequence + 1] - start;
-  if (query_len > p.cut_tokens || token >= query_len) return;
-  const KeyRange keys = visible_keys(p.batch, p.batch.context_len[sequence], query_len, token);
-  const int end_split = keys.end > keys.begin ? (keys.end - 1) / kSplitKeys + 1 : 0;
-  const int64_t partial = p.partial(sequence, token, head);
-  float max = -infinity(), sum = 0.0f, acc = 0.0f;
-  for (int base = keys.begin / kSplitKeys; base < end_split; base += 32) {
-    const int mine = base + static_cast<int>(lane()), count = end_split - base < 32 ? end_split - base : 32;
-    const float my_max = mine < end_split ? p.stats[2 * (partial + mine)] : -infinity();
-    const float my_sum = mine < end_split ? p.stats[2 * (partial + mine) + 1] : 0.0f;
-    float upto = my_max;  // the maximum of these splits up to the lane's
-#pragma unroll
-    for (unsigned width = 1; width < 32; width *= 2) upto = larger(upto, shuffle_up(upto, width));
-    const float before = shuffle_up(upto, 1);
-    const Fold fold(lane() > 0 ? larger(max, before) : max, my_max);
-    max = larger(max, shuffle(upto, 31));
-    const uint32_t keeps = ballot(fold.keeps), takes = ballot(fold.takes);
-#pragma unroll 8
-    for (int i = 0; i < count; ++i) {
-      Fold step = fold;
-      step.e1 = shuffle(fold.e1, static_cast<unsigned>(i));
-      step.e2 = shuffle(fold.e2, static_cast<unsigned>(i));
-      step.keeps = (keeps >> i & 1u) != 0;
-      step.takes = (takes >> i & 1u) != 0;
-      sum = step(sum, shuffle(my_sum, static_cast<unsigned>(i)));
-      acc = step(acc, dim < head_dim ? p.acc[(partial + base + i) * head_dim + dim] : 0.0f);
-    }
-  }
-  if (dim < head_dim) p.batch.store_out(start + token, int64_t{head} * head_dim + dim, quotient(acc, sum));
-}
-
 /// Sequences of up to how many tokens are cut into splits: as many as the batch has on average (one in a step of
 /// decodes), since longer ones have tiles enough, and as scratch holds. Only speed depends on it.
 inline int cut_tokens_of(const AttentionArgs& args, int num_splits) {
@@ -550,10 +369,10 @@ void launch_shape(OpContext& ctx, const AttentionArgs& args) {
   p.loop_blocks = !has_long ? 0
                             : static_cast<int>(args.q.rows * args.num_heads / (kTileRows * int64_t{G::kWarps}) +
                                                int64_t{args.cache.num_kv_heads} * args.num_sequences);
-  const int cut_blocks = p.cut_tokens == 0 ? 0
-                                           : args.num_sequences *
-                                                 tiles_of(p.cut_tokens, args.num_heads, args.cache.num_kv_heads) *
-                                                 static_cast<int>(ceil_div(p.num_splits, G::kWarps));
+  const int cut_blocks = p.cut_tokens == 0
+                             ? 0
+                             : args.num_sequences * tiles_of(p.cut_tokens, args.num_heads, args.cache.num_kv_heads) *
+                                   static_cast<int>(ceil_div(p.num_splits, G::kWarps));
   launch(ctx, attention_mma_kernel<T, kDim>,
          {.grid = {static_cast<unsigned>(p.loop_blocks + cut_blocks)},
           .block = {32 * G::kWarps},
