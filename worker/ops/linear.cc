@@ -14,13 +14,7 @@ void linear(OpContext& ctx, const LinearArgs& args) {
   CHECK(args.x.dtype == w.dtype);  // bf16 weights take activations that their producer rounded to bf16 (N5)
   check_f32(args.out);
   CHECK(args.bias == nullptr || num_nodes == 1);
-  int next = w.first_leaf;
-  for (const comm::LeafRange& node : args.nodes) {  // the nodes cover the weight's leaves, left to right
-    CHECK_EQ(node.begin, next);
-    CHECK_GT(node.size(), 0);
-    next = node.end;
-  }
-  CHECK(args.nodes.empty() || next == w.first_leaf + w.num_leaves());
+  check_nodes(args.nodes, w.first_leaf, w.num_leaves());
   if (args.x.rows == 0 || w.n == 0) return;
   select_kernel(ctx, args).launch(ctx, args);
 }

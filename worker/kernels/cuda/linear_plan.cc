@@ -17,6 +17,27 @@ void count_merges(LinearPlan& plan, comm::LeafRange node, int pending) {
   ++plan.merges[node.end - 1];
 }
 
+template <typename Weight>
+LinearPlan make_plan(const Weight& weight, std::span<const comm::LeafRange> nodes) {
+  LinearPlan plan;
+  const int first_leaf = weight.first_leaf;
+  plan.num_leaves = weight.num_leaves();
+  CHECK(plan.num_leaves >= 1 && plan.num_leaves <= LinearPlan::kMaxLeaves);
+  CHECK_LE(weight.padded_leaf_begin(plan.num_leaves), int64_t{INT32_MAX});
+  for (int i = 0; i <= plan.num_leaves; ++i) {
+    plan.begin[i] = static_cast<int32_t>(weight.leaf_begin[static_cast<size_t>(i)]);
+    plan.padded_begin[i] = static_cast<int32_t>(weight.padded_leaf_begin(i));
+  }
+  const comm::LeafRange whole{first_leaf, first_leaf + plan.num_leaves};
+  for (const comm::LeafRange& node : nodes.empty() ? std::span(&whole, 1) : nodes) {
+    count_merges(plan, {node.begin - first_leaf, node.end - first_leaf}, 0);
+    plan.ends_node[node.end - 1 - first_leaf] = 1;
+    ++plan.num_nodes;
+  }
+  CHECK_LE(plan.max_pending, LinearPlan::kMaxPending);
+  return plan;
+}
+
 }  // namespace
 
 int LinearPlan::num_turns(int lanes, int group) const {
@@ -31,23 +52,10 @@ int LinearPlan::num_turns(int lanes, int group) const {
 }
 
 LinearPlan make_linear_plan(const PackedWeight& weight, std::span<const comm::LeafRange> nodes) {
-  LinearPlan plan;
-  const int first_leaf = weight.first_leaf;
-  plan.num_leaves = weight.num_leaves();
-  CHECK(plan.num_leaves >= 1 && plan.num_leaves <= LinearPlan::kMaxLeaves);
-  CHECK_LE(weight.padded_k(), int64_t{INT32_MAX});
-  for (int i = 0; i <= plan.num_leaves; ++i) {
-    plan.begin[i] = static_cast<int32_t>(weight.leaf_begin[static_cast<size_t>(i)]);
-    plan.padded_begin[i] = static_cast<int32_t>(weight.padded_leaf_begin(i));
-  }
-  const comm::LeafRange whole{first_leaf, first_leaf + plan.num_leaves};
-  for (const comm::LeafRange& node : nodes.empty() ? std::span(&whole, 1) : nodes) {
-    count_merges(plan, {node.begin - first_leaf, node.end - first_leaf}, 0);
-    plan.ends_node[node.end - 1 - first_leaf] = 1;
-    ++plan.num_nodes;
-  }
-  CHECK_LE(plan.max_pending, LinearPlan::kMaxPending);
-  return plan;
+  return make_plan(weight, nodes);
+}
+LinearPlan make_linear_plan(const Int8Weight& weight, std::span<const comm::LeafRange> nodes) {
+  return make_plan(weight, nodes);
 }
 
 }  // namespace chorale::worker

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "comm/reduction_tree.h"
+#include "worker/ops/linear_int8.h"
 #include "worker/ops/packed_weight.h"
 
 namespace chorale::worker {
@@ -32,5 +33,6 @@ struct LinearPlan {
 /// `nodes` in global leaf numbers, left to right over all leaves; empty: one node.
 /// REQUIRES: at most kMaxLeaves leaves.
 LinearPlan make_linear_plan(const PackedWeight& weight, std::span<const comm::LeafRange> nodes);
+LinearPlan make_linear_plan(const Int8Weight& weight, std::span<const comm::LeafRange> nodes);
 
 }  // namespace chorale::worker
