@@ -37,7 +37,8 @@ int64_t index_in_fragment(int64_t row, int64_t column) {
   return lane * 8 + reg * 2 + column % 2;
 }
 
-uint16_t rounded_bits(DType dtype, float x) { return dtype == DType::kBF16 ? to_bf16(x).bits : to_f16(x).bits; }
+BFloat16 round_to(BFloat16, float x) { return to_bf16(x); }
+Float16 round_to(Float16, float x) { return to_f16(x); }
 
 uint16_t* fragment(const PackedWeight& w, int64_t tile, int64_t step) {
   return static_cast<uint16_t*>(w.data.view().data) +
@@ -61,19 +62,27 @@ void pack_panel(PackedWeight& w, const Panel& panel, int64_t column, int64_t num
   }
 }
 
+/// `width` elements of row `row` of a fragment. Whole rows, the most, go in a loop of known length.
+template <typename T>
+void pack_fragment_row(uint16_t* out, int64_t row, int64_t width, const float* values) {
+  const auto put = [&](int64_t column) { out[index_in_fragment(row, column)] = round_to(T{}, values[column]).bits; };
+  if (width == kFragmentSide)
+    for (int64_t column = 0; column < kFragmentSide; ++column) put(column);
+  else
+    for (int64_t column = 0; column < width; ++column) put(column);
+}
+
 /// Rows [first_row, first_row + num_rows) of output tile `tile` from `rows` [num_rows, k]: a fragment after the other,
 /// so that its 512 bytes are written while they are in the nearest cache.
+template <typename T>
 void pack_fragments(PackedWeight& w, int64_t tile, int64_t first_row, int64_t num_rows, const float* rows) {
   for (int leaf = 0; leaf < w.num_leaves(); ++leaf) {
-    const int64_t first_step = w.padded_leaf_begin(leaf) / kFragmentSide, length = leaf_length(w, leaf);
+    const int64_t length = leaf_length(w, leaf);
     const float* leaf_rows = rows + w.leaf_begin[static_cast<size_t>(leaf)];
-    for (int64_t k = 0; k < length; k += kFragmentSide) {
-      uint16_t* out = fragment(w, tile, first_step + k / kFragmentSide);
-      const int64_t width = std::min(kFragmentSide, length - k);
+    uint16_t* out = fragment(w, tile, w.padded_leaf_begin(leaf) / kFragmentSide);
+    for (int64_t k = 0; k < length; k += kFragmentSide, out += kFragmentElements)
       for (int64_t i = 0; i < num_rows; ++i)
-        for (int64_t c = 0; c < width; ++c)
-          out[index_in_fragment(first_row + i, c)] = rounded_bits(w.dtype, leaf_rows[i * w.k + k + c]);
-    }
+        pack_fragment_row<T>(out, first_row + i, std::min(kFragmentSide, length - k), leaf_rows + i * w.k + k);
   }
 }
 
@@ -135,10 +144,12 @@ void pack_rows(PackedWeight& weight, int64_t first_row, int64_t num_rows, const 
     // At most 16 neighbouring outputs of one panel or tile at a time: their elements of one k share cache lines.
     const int64_t end = std::min(first_row + num_rows, (begin / kLaneWidth + 1) * kLaneWidth);
     const float* source = rows + (begin - first_row) * weight.k;
-    if (weight.order == WeightOrder::kFragments)
-      pack_fragments(weight, begin / kFragmentSide, begin % kFragmentSide, end - begin, source);
-    else
+    if (weight.order == WeightOrder::kPanels)
       pack_panel(weight, panel_of(weight, begin / kPanelWidth), begin % kPanelWidth, end - begin, source);
+    else if (weight.dtype == DType::kBF16)
+      pack_fragments<BFloat16>(weight, begin / kFragmentSide, begin % kFragmentSide, end - begin, source);
+    else
+      pack_fragments<Float16>(weight, begin / kFragmentSide, begin % kFragmentSide, end - begin, source);
     begin = end;
   }
 }

@@ -12,9 +12,10 @@
 // What limits it: by Little's law an H200 (4.8 TB/s, about 700 ns) wants 25 KB on their way to each of its 132 SMs. One
 // leaf has one chain an output (N4), so all parallelism comes from n: 4096 outputs of bf16 are 256 chains, two an SM,
 // each with 16 KB on the way. A step of a chain (16 k, 512 bytes) takes the 33 cycles that an mma.m16n8k16 waits for
-// its own sum, and a turn of 8 steps about 100 more for the barrier and the first loads: two chains can take 22 bytes a
-// cycle where memory gives 18 to 21. That is why others copy: a warp that did both would be too slow. Below about 4000
-// outputs a weight of one leaf is bound by the chain; a weight cut in leaves has twice the chains.
+// its own sum, a turn of 8 steps about 100 more for the barrier and the first loads: two chains can take 20 to 22 bytes
+// a cycle where memory gives 17 to 21. That is why others copy: a warp that did both would be too slow. Below about
+// 4000 outputs a weight of one leaf is bound by the chain; a weight cut in leaves has twice the chains. (Calculated
+// from published latencies, not measured.)
 #pragma once
 
 #include <algorithm>

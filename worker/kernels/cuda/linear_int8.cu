@@ -1,7 +1,7 @@
 // linear_int8 for few rows: the scalar CPU kernel's bits (linear_few_rows.cuh). A lane is an output of 1, 4 or 8 rows;
-// a turn is four groups of 32 inputs, whose dots are four chains side by side, so that their latency hides behind each
-// other; their scales follow in order. Bytes: 36 for 32 weights. A weight costs about three instructions (bytes to
-// float32, then an fma a row), which is what limits it where n gives a multiprocessor only one or two warps.
+// a turn is four groups of 32 inputs, whose dots are chains side by side, so that their latency hides behind each other;
+// their scales follow in order. Bytes: 36 for 32 weights. A weight costs about three instructions (bytes to float32,
+// then an fma a row), which is what limits it where n gives a multiprocessor only one or two warps.
 #include "worker/kernels/cuda/linear_few_rows.cuh"
 #include "worker/ops/kernel.h"
 #include "worker/ops/linear_int8.h"
@@ -31,6 +31,7 @@ struct Int8Tile {
   using Weight = Int8Tiles;
   static constexpr int kRows = kNumRows, kOutputs = kLanesOfWarp, kGroups = 4, kGroup = kGroups * kBlock, kStages = 4;
   static constexpr int kValueBytes = kGroup * kOutputs, kWeightBytes = kValueBytes + kGroups * kOutputs * 4;
+  static constexpr int kAtOnce = kNumRows < 8 ? 4 : 2;  // groups whose chains run side by side
   using XStage = RowStage<float, kGroup>;
 
   __device__ static int base(const LinearPlan& plan, const Int8Tiles& weight, int leaf) {
@@ -51,16 +52,15 @@ struct Int8Tile {
     for (float& s : sum) s = 0.0f;
   }
   __device__ void multiply(void* x_stage, void* stage, int length) {
-    length == kGroup ? multiply_groups<kGroups>(x_stage, stage, 0) : multiply_each(x_stage, stage, length / kBlock);
+    int group = 0;
+    for (; (group + kAtOnce) * kBlock <= length; group += kAtOnce) multiply_groups<kAtOnce>(x_stage, stage, group);
+    for (; group * kBlock < length; ++group) multiply_groups<1>(x_stage, stage, group);
   }
   __device__ void store(float* sums, int columns) const {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) sums[r * columns + static_cast<int>(lane())] = sum[r];
   }
 
-  __device__ __forceinline__ void multiply_each(void* x_stage, void* stage, int num_groups) {
-    for (int group = 0; group < num_groups; ++group) multiply_groups<1>(x_stage, stage, group);
-  }
   /// Groups [first, first + kCount) of the stage.
   template <int kCount>
   __device__ __forceinline__ void multiply_groups(void* x_stage, void* stage, int first) {
