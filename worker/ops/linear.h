@@ -16,7 +16,7 @@ namespace chorale::worker {
 /// cover the weight's leaves, left to right; out holds one matrix a node, each the tree sum of its leaves, for the
 /// all-reduce to add up.
 struct LinearArgs {
-  MatrixView x;                            // [rows, k] in the weight's type: f32 | bf16
+  MatrixView x;                            // [rows, k] in the weight's type: f32 | bf16 | (in fragments) f16
   const PackedWeight* weight = nullptr;    // [n, k]
   const float* bias = nullptr;             // [n] or null; added once to the sum; only where out holds one node
   MatrixView out;                          // f32 [rows, n], or [num_nodes * rows, n], node-major

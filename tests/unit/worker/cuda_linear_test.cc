@@ -1,7 +1,9 @@
 // linear on a device: the scalar CPU kernel's bits from every kernel, over odd shapes, uneven leaves, the nodes of
 // several ranks and strided matrices; and a row's independence of the others, across kernels. (On a GPU, sums of 16-bit
 // types are compared between its own kernels only: the tensor cores' order is their own.)
+#include <algorithm>
 #include <cmath>
+#include <random>
 
 #include "comm/reduction_tree.h"
 #include "tests/unit/worker/device_test_support.h"
@@ -116,6 +118,23 @@ TEST_F(CudaLinear, MeetsLeafSumsInTheTree) {
     }
     expect_cpu_bits(dtype, {.rows = 40, .n = 20, .k = 112, .leaf_begin = {0, 0, 0, 40, 96, 96, 112, 112}});
     expect_cpu_bits(dtype, {.rows = 2, .n = 20, .k = 600, .leaf_begin = {0, 160, 170, 440, 600}});
+  }
+}
+
+/// Shapes that nobody chose, the same ones each time.
+TEST_F(CudaLinear, GivesTheBitsOfTheCpuOverRandomShapes) {
+  std::minstd_rand random(7);
+  const auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint32_t>(n)); };
+  constexpr int64_t kRowCounts[] = {1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 130};
+  for (int i = 0; i < 48; ++i) {
+    Case c{.rows = kRowCounts[i % 11], .n = 2 * below(100) + 1, .k = 2 * below(150) + 1, .has_bias = i % 3 == 0};
+    if (i % 2 == 0) {
+      for (int64_t leaf = below(16); leaf > 0; --leaf) c.leaf_begin.push_back(below(c.k + 1));
+      c.leaf_begin.insert(c.leaf_begin.end(), {0, c.k});
+      std::sort(c.leaf_begin.begin(), c.leaf_begin.end());
+    }
+    c.gap = 8 * below(2) + below(2);
+    expect_cpu_bits(kTypes[i % 3], c);
   }
 }
 
