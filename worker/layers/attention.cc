@@ -61,7 +61,7 @@ void Attention::rotate(Step& step, MatrixView heads) const {
          {.x = heads, .positions = step.arrays.positions, .cos = rope_->cos, .sin = rope_->sin, .head_dim = head_dim_});
 }
 
-void Attention::add_to(Step& step, MatrixView x, MatrixView residual) const {
+void Attention::add_to(Step& step, MatrixView x, MatrixView residual, const Norm& next, MatrixView normed) const {
   const Workspace::Scope scope(step.op.scratch);
   const int64_t q_cols = int64_t{num_heads_} * head_dim_, kv_cols = int64_t{num_kv_heads_} * head_dim_;
   const MatrixView qkv = take_matrix(step.op, DType::kF32, x.rows, q_cols + 2 * kv_cols);
@@ -87,7 +87,7 @@ void Attention::add_to(Step& step, MatrixView x, MatrixView residual) const {
                       .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim_))),
                       .window = window_,
                       .out = mixed});
-  wo_.add_to(step, mixed, residual);
+  wo_.add_to(step, mixed, residual, &next, normed);
 }
 
 }  // namespace chorale::worker

@@ -17,8 +17,9 @@ std::shared_ptr<const RopeTable> make_rope(const StageParts& parts);
 class Attention {
  public:
   Attention(const StageParts& parts, int64_t layer, std::shared_ptr<const RopeTable> rope);
-  /// residual += attention(x) wo^T (+ bias). x: f32 | bf16 [num_tokens, hidden]; residual: f32 [num_tokens, hidden].
-  void add_to(Step& step, MatrixView x, MatrixView residual) const;
+  /// residual += attention(x) wo^T (+ bias), then normed = next(residual). x and normed: f32 | bf16 [num_tokens,
+  /// hidden], which may be one matrix; residual: f32 [num_tokens, hidden].
+  void add_to(Step& step, MatrixView x, MatrixView residual, const Norm& next, MatrixView normed) const;
 
  private:
   void normalise_heads(Step& step, MatrixView heads, const float* weight) const;  // [rows, n * head_dim], in place

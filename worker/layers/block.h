@@ -21,8 +21,7 @@ class PreNormBlock {
     const Workspace::Scope scope(step.op.scratch);
     const MatrixView normed = take_matrix(step.op, compute_, x.rows, x.cols);
     attn_norm_.forward(step, x, normed);
-    attention_.add_to(step, normed, x);
-    ffn_norm_.forward(step, x, normed);
+    attention_.add_to(step, normed, x, ffn_norm_, normed);
     mlp_.add_to(step, normed, x);
   }
 

@@ -24,7 +24,8 @@ RowParallelLinear::RowParallelLinear(const PackedWeight& weight, const float* bi
   CHECK_EQ(static_cast<int>(runs.size()), group.size());
 }
 
-void RowParallelLinear::add_to(Step& step, MatrixView x, MatrixView residual) const {
+void RowParallelLinear::add_to(Step& step, MatrixView x, MatrixView residual, const Norm* next,
+                               MatrixView normed) const {
   const Workspace::Scope scope(step.op.scratch);
   const auto num_nodes = static_cast<int64_t>(nodes_.size());
   const MatrixView partials = take_matrix(step.op, DType::kF32, num_nodes * x.rows, weight_->n);
@@ -35,7 +36,11 @@ void RowParallelLinear::add_to(Step& step, MatrixView x, MatrixView residual) co
     const Stopwatch watch(step.times.comm);
     group_.tree_all_reduce(schedule_, {sum, count * nodes_.size()}, {sum, count}, step.deadline);
   }
-  add_residual(step.op, {.residual = residual, .sum = partials.row_range(0, x.rows), .bias = bias_});
+  const MatrixView root = partials.row_range(0, x.rows);
+  if (next != nullptr)
+    next->add_and_forward(step, residual, root, bias_, normed);
+  else
+    add_residual(step.op, {.residual = residual, .sum = root, .bias = bias_});
 }
 
 }  // namespace chorale::worker

@@ -3,6 +3,7 @@
 // residual are added once (N5).
 #pragma once
 
+#include "worker/layers/norm.h"
 #include "worker/layers/parts.h"
 #include "worker/layers/step.h"
 #include "worker/ops/matrix_view.h"
@@ -31,7 +32,9 @@ class RowParallelLinear {
   RowParallelLinear(const PackedWeight& weight, const float* bias, const std::vector<comm::LeafRange>& runs,
                     comm::Communicator& group);
   /// residual += x W^T + bias, equal bits on every rank. f32 | bf16 [rows, local k], f32 [rows, n].
-  void add_to(Step& step, MatrixView x, MatrixView residual) const;
+  void add_to(Step& step, MatrixView x, MatrixView residual) const { add_to(step, x, residual, nullptr, {}); }
+  /// The same, and normed = next(residual) (f32 | bf16 [rows, n]) while the rows are at hand; `next` may be null.
+  void add_to(Step& step, MatrixView x, MatrixView residual, const Norm* next, MatrixView normed) const;
 
  private:
   const PackedWeight* weight_;

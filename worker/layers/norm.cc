@@ -1,6 +1,7 @@
 #include "worker/layers/norm.h"
 
 #include "worker/ops/layer_norm.h"
+#include "worker/ops/residual_norm.h"
 #include "worker/ops/rms_norm.h"
 
 namespace chorale::worker {
@@ -16,6 +17,17 @@ void Norm::forward(Step& step, MatrixView x, MatrixView out) const {
     rms_norm(step.op, {.x = x, .weight = weight_, .dim = x.cols, .eps = eps_, .out = out});
   else
     layer_norm(step.op, {.x = x, .weight = weight_, .bias = bias_, .eps = eps_, .out = out});
+}
+
+void Norm::add_and_forward(Step& step, MatrixView residual, MatrixView sum, const float* bias, MatrixView out) const {
+  residual_norm(step.op, {.kind = kind_,
+                          .residual = residual,
+                          .sum = sum,
+                          .sum_bias = bias,
+                          .weight = weight_,
+                          .bias = bias_,
+                          .eps = eps_,
+                          .out = out});
 }
 
 }  // namespace chorale::worker
