@@ -114,8 +114,20 @@ TEST(Messages, SurviveMutation) {
 }
 
 TEST(NumericsClass, PrintsEverythingThatDecidesBits) {
-  NumericsClass numerics{DType::kBF16, DType::kBF16, Isa::kAvx512, 9, 16, "abc"};
+  NumericsClass numerics{.compute = DType::kBF16,
+                         .cache = DType::kBF16,
+                         .isa = Isa::kAvx512,
+                         .attention_leaves = 9,
+                         .mlp_leaves = 16,
+                         .build_id = "abc"};
   EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/avx512/La=9/Lm=16/build=abc");
+  numerics.device = "sm_90";
+  EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/sm_90/La=9/Lm=16/build=abc");
+  ByteWriter out;
+  numerics.encode(out);
+  const Bytes bytes = out.take();
+  ByteReader in(bytes);
+  EXPECT_EQ(NumericsClass::decode(in).to_string(), numerics.to_string());
   EXPECT_TRUE(supports(Isa::kScalar));
   EXPECT_TRUE(supports(best_isa(DType::kF32)));
   EXPECT_TRUE(supports(best_isa(DType::kBF16)));
