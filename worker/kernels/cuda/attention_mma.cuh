@@ -85,9 +85,9 @@ template <int kDim>
 struct Fragments {
   Bytes16 step[Geometry<kDim>::kChunk];
   __device__ __forceinline__ void load(const Bytes16* block, int part) {
+    const Bytes16* mine = block + lane();  // the steps are constant offsets from here
 #pragma unroll
-    for (int i = 0; i < Geometry<kDim>::kChunk; ++i)
-      step[i] = block[(part * Geometry<kDim>::kChunk + i) * 32 + static_cast<int>(lane())];
+    for (int i = 0; i < Geometry<kDim>::kChunk; ++i) step[i] = mine[(part * Geometry<kDim>::kChunk + i) * 32];
   }
   /// Values of keys from `num_keys` on become zeros: nobody wrote them.
   __device__ __forceinline__ void clear_from(int num_keys) {

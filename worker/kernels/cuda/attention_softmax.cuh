@@ -2,6 +2,8 @@
 // warps of a tile and the kernel that folds share; attention_mma.cuh says in which order.
 #pragma once
 
+#include <cmath>
+
 #include "worker/kernels/cuda/math.cuh"
 #include "worker/kernels/cuda/matrix_instructions.cuh"
 
@@ -19,7 +21,7 @@ __device__ __forceinline__ float exp2_of(float x) {
   const float y = fma(polynomial<kExp2Poly>(r), r, 1.0f);
   return x < -126.0f ? 0.0f : float_of(bits_of(y) + (bits_of(shifted) << 23));
 }
-__device__ __forceinline__ float larger(float a, float b) { return a > b ? a : b; }
+__device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }  // one instruction
 /// What scores are compared with: a row that has seen no key compares with 0.
 __device__ __forceinline__ float base_of(float max) { return max == -infinity() ? 0.0f : max; }
 
