@@ -213,12 +213,13 @@ TEST(CudaAttention, GenericKernelGivesTheScalarBits) {
   }
 }
 
-/// Models of the tensor core kernels: every head_dim and type, groups of 1 to 20 heads, also cut unevenly.
+/// Models of the tensor core kernels: every head_dim and type, groups of 1 to 20 heads, also uneven ones,
+/// and KV heads that no query head reads.
 enum class Types { kOne, kBoth };
 std::vector<Model> mma_models(Types types = Types::kBoth) {
   std::vector<Model> models{{.kv_head_of = groups(2, 4), .head_dim = 64},
                             {.kv_head_of = groups(2, 1), .head_dim = 80, .window = 40},
-                            {.kv_head_of = {0, 0, 0, 1}, .head_dim = 96, .softcap = 2.0f, .out = DType::kBF16},
+                            {.kv_head_of = {1, 1, 1, 3}, .head_dim = 96, .softcap = 2.0f, .out = DType::kBF16},
                             {.kv_head_of = groups(1, 3), .head_dim = 128, .window = 270},
                             {.kv_head_of = groups(1, 8), .head_dim = 128},
                             {.kv_head_of = groups(1, 1), .head_dim = 256, .softcap = 30.0f},

@@ -42,7 +42,7 @@ __device__ __forceinline__ bool place_tile(const Params<T>& p, int index, Tile& 
   const int pairs = tile.query_len * tile.group.size;
   tile.first_pair = index * kTileRows;
   tile.end_pair = tile.first_pair + kTileRows < pairs ? tile.first_pair + kTileRows : pairs;
-  return tile.first_pair < pairs;
+  return index >= 0 && tile.first_pair < pairs;
 }
 
 /// Tiles of sequences that are not cut. The host knows rows and sequences, not their lengths, so sequence s of a group
@@ -57,6 +57,7 @@ __device__ __forceinline__ bool find_long_tile(const Params<T>& p, Tile& tile) {
   };
   tile.group = find_group(batch, slot, group_start);
   const int local = slot - group_start(tile.group.first, tile.group.kv_head);
+  if (local < 0) return false;  // the first KV heads are read by nobody
   const auto sequence_start = [&](int s) { return batch.query_start[s] * tile.group.size / kBlockRows + s; };
   tile.sequence = find_last(batch.num_sequences, local, sequence_start);
   const int index = (local - sequence_start(tile.sequence)) * static_cast<int>(kWarps) + static_cast<int>(warp());
