@@ -1,5 +1,5 @@
 // Attention on tensor cores over a bf16 cache: attention_mma.cuh.
-#include "worker/kernels/cuda/attention_mma.cuh"
+#include "worker/kernels/cuda/attention_mma_launch.cuh"
 
 namespace chorale::worker {
 namespace {

@@ -1,7 +1,7 @@
 // linear_int8 for few rows: the scalar CPU kernel's bits (linear_few_rows.cuh). A lane is an output of 1, 4 or 8 rows;
-// a turn is four groups of 32 inputs, whose dots are chains side by side, so that their latency hides behind each other;
-// their scales follow in order. Bytes: 36 for 32 weights. A weight costs about three instructions (bytes to float32,
-// then an fma a row), which is what limits it where n gives a multiprocessor only one or two warps.
+// a turn is four groups of 32 inputs, whose dots are chains side by side, so that their latency hides behind each
+// other; their scales follow in order. Bytes: 36 for 32 weights. A weight costs about three instructions (bytes to
+// float32, then an fma a row), which is what limits it where n gives a multiprocessor only one or two warps.
 #include "worker/kernels/cuda/linear_few_rows.cuh"
 #include "worker/ops/kernel.h"
 #include "worker/ops/linear_int8.h"
