@@ -8,6 +8,7 @@
 
 #include "comm/base/error.h"
 #include "comm/base/version.h"
+#include "comm/cuda/cublaslt_library.h"
 #include "parallel/architecture.h"
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/host_facts.h"
@@ -64,6 +65,33 @@ std::string common_arithmetic(const std::vector<WorkerHello>& hellos) {
            "rank {} on {} computes on {} ({}), rank 0 on {}: one answer needs one kind; see --device", hello.rank,
            hello.host, hello.device, hello.device_arithmetic, hellos.front().device_arithmetic);
   return hellos.front().device_arithmetic;
+}
+
+/// NumericsClass::gemm. A library's order of additions may change with its version, the GPU and the shape of the
+/// weight, so that its class names them; with unequal shares the shape would be each rank's own.
+std::string common_gemm(const ClusterRequest& request, const std::vector<WorkerHello>& hellos, DType compute) {
+  if (request.gemm == Gemm::kOwn) return "own";
+  const WorkerHello& first = hellos.front();
+  if (first.device == "cpu")
+    fail(ErrorCode::kUnsupported, "--gemm cublaslt: the ranks compute on the CPU, which has our own GEMM only");
+  if (compute != DType::kBF16)
+    fail(ErrorCode::kUnsupported, "--gemm cublaslt: it serves --dtype bf16, this world computes in {}",
+         to_string(compute));
+  if (!request.layout.shares.empty())
+    fail(ErrorCode::kInvalidArgument, "--gemm cublaslt needs equal shares; leave out --shares, or use --gemm own");
+  for (const WorkerHello& hello : hellos) {
+    if (hello.cublaslt_version.empty())
+      fail(ErrorCode::kUnsupported,
+           "--gemm cublaslt: rank {} on {} has no cuBLASLt that it can use (chorale doctor says why); use --gemm own",
+           hello.rank, hello.host);
+    if (hello.cublaslt_version != first.cublaslt_version || hello.device_name != first.device_name)
+      fail(ErrorCode::kUnsupported,
+           "--gemm cublaslt: rank {} on {} has version {} on {}, rank 0 has {} on {}; use --gemm own", hello.rank,
+           hello.host, hello.cublaslt_version, hello.device_name, first.cublaslt_version, first.device_name);
+  }
+  std::string device = first.device_name;
+  std::ranges::replace(device, ' ', '_');
+  return fmt::format("cublaslt-{}/{}/tp={}", first.cublaslt_version, device, request.layout.tp);
 }
 
 /// Bytes that a rank's KV cache may take.
@@ -148,6 +176,14 @@ int threads_of(const ClusterRequest& request, const std::vector<WorkerHello>& he
 
 }  // namespace
 
+std::string_view to_string(Gemm gemm) { return gemm == Gemm::kOwn ? "own" : "cublaslt"; }
+
+Gemm gemm_from_string(std::string_view name) {
+  for (Gemm gemm : {Gemm::kOwn, Gemm::kCublasLt})
+    if (to_string(gemm) == name) return gemm;
+  fail(ErrorCode::kInvalidArgument, "--gemm {}: one of own, cublaslt", name);
+}
+
 parallel::ModelConfig check_request(const ClusterRequest& request) {
   const parallel::Checkpoint checkpoint = parallel::Checkpoint::open(request.model_path);
   const parallel::ModelConfig config = parallel::load_model_config(checkpoint);
@@ -177,6 +213,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.numerics.cache = plan.numerics.compute;
   plan.numerics.device = common_arithmetic(hellos);
   plan.numerics.isa = common_isa(request, hellos, plan.numerics.compute);
+  plan.numerics.gemm = common_gemm(request, hellos, plan.numerics.compute);
   plan.numerics.attention_leaves = num_attention_leaves(config);
   plan.numerics.mlp_leaves = num_mlp_leaves(config);
   plan.numerics.build_id = hellos.front().build_id;
@@ -213,6 +250,7 @@ WorkerHello invented_hello(int rank, int num_ranks, DeviceKind device) {
   hello.device = to_string(device);
   hello.device_arithmetic = opened->arithmetic();
   hello.device_name = opened->name();
+  hello.cublaslt_version = cublaslt_version(device);
   if (device == DeviceKind::kCuda) hello.device_free_bytes = opened->memory().free_bytes;
   return hello;
 }

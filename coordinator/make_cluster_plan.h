@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/base/device.h"
@@ -15,6 +16,12 @@
 #include "parallel/numerics.h"
 
 namespace chorale::coordinator {
+
+/// What multiplies with column-parallel weights on a GPU.
+enum class Gemm : uint8_t { kOwn, kCublasLt };
+std::string_view to_string(Gemm gemm);
+/// Throws Error{kInvalidArgument} that lists the valid names.
+Gemm gemm_from_string(std::string_view name);
 
 /// What the user asked for. Zero and empty mean "choose".
 struct ClusterRequest {
@@ -29,6 +36,7 @@ struct ClusterRequest {
   int threads = 0;                       // of each rank; 0: max(1, cores / ranks on the host)
   std::optional<parallel::Isa> isa;      // at most this instruction set
   DeviceKind device = DeviceKind::kCpu;  // of the ranks that the coordinator starts, and of those that `plan` invents
+  Gemm gemm = Gemm::kOwn;                // kCublasLt: every rank must have the same version of it
   std::string control_host;              // address of the control link
   int control_port = 0;
 };

@@ -42,6 +42,7 @@ Bytes WorkerHello::encode() const {
   out.put(device_name);
   out.put(device_free_bytes);
   out.put(ranks_on_device);
+  out.put(cublaslt_version);
   return out.take();
 }
 
@@ -64,6 +65,7 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   hello.device_name = in.get_string();
   in.get(hello.device_free_bytes);
   in.get(hello.ranks_on_device);
+  hello.cublaslt_version = in.get_string();
   in.expect_end();
   const bool counts_make_sense = hello.num_ranks >= 1 && hello.rank >= 0 && hello.rank < hello.num_ranks &&
                                  hello.ranks_on_host >= 1 && hello.ranks_on_host <= hello.num_ranks &&

@@ -31,6 +31,7 @@ struct WorkerHello {
   std::string device_name;                // "NVIDIA H200"
   uint64_t device_free_bytes = 0;         // of a device with memory of its own; 0: the host's
   int ranks_on_device = 1;                // that share it
+  std::string cublaslt_version;           // "13.1.0"; empty: it found none that it can use
 
   Bytes encode() const;
   static WorkerHello decode(std::span<const std::byte> bytes);

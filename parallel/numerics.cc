@@ -102,9 +102,10 @@ std::string cpu_model_name() {
 }
 
 std::string NumericsClass::to_string() const {
+  const std::string arithmetic =
+      device == "cpu" ? std::string(parallel::to_string(isa)) : fmt::format("{}/gemm={}", device, gemm);
   return fmt::format("{}/cache={}/{}/La={}/Lm={}/build={}", chorale::to_string(compute), chorale::to_string(cache),
-                     device == "cpu" ? parallel::to_string(isa) : std::string_view(device), attention_leaves,
-                     mlp_leaves, build_id);
+                     arithmetic, attention_leaves, mlp_leaves, build_id);
 }
 
 void NumericsClass::encode(ByteWriter& out) const {
@@ -114,6 +115,7 @@ void NumericsClass::encode(ByteWriter& out) const {
   out.put(isa);
   out.put(attention_leaves);
   out.put(mlp_leaves);
+  out.put(gemm);
   out.put(build_id);
 }
 
@@ -125,6 +127,7 @@ NumericsClass NumericsClass::decode(ByteReader& in) {
   in.get(numerics.isa);
   in.get(numerics.attention_leaves);
   in.get(numerics.mlp_leaves);
+  numerics.gemm = in.get_string();
   numerics.build_id = in.get_string();
   if (numerics.isa > Isa::kAvx512Bf16) fail(ErrorCode::kCorrupt, "numerics class names an unknown instruction set");
   for (DType type : {numerics.compute, numerics.cache})

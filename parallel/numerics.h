@@ -38,9 +38,12 @@ struct NumericsClass {
   Isa isa = Isa::kScalar;
   int attention_leaves = 1;  // L_a
   int mlp_leaves = 1;        // L_m
+  /// What multiplies with column-parallel weights on a GPU: "own", or "cublaslt-13.1.0/NVIDIA_H200/tp=2": a library's
+  /// order of additions is its own for each version, GPU model and cut (docs/adr/0007).
+  std::string gemm = "own";
   std::string build_id;
 
-  /// "bf16/cache=bf16/avx512_bf16/La=9/Lm=16/build=..."; on a GPU "sm_90" in the place of the instruction set.
+  /// "bf16/cache=bf16/avx512_bf16/La=9/Lm=16/build=..."; on a GPU "sm_90/gemm=own" in the place of the instruction set.
   std::string to_string() const;
   void encode(ByteWriter& out) const;
   static NumericsClass decode(ByteReader& in);

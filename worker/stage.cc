@@ -51,7 +51,8 @@ Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::uniq
   group_ = world_->split(group_members(plan.layout, rank), deadline);
   pool_ = std::make_unique<ThreadPool>(ThreadPoolOptions{.num_threads = num_threads, .spin_us = plan.spin_us});
   StageWeights weights =
-      load_weights(std::move(checkpoint), {plan.config, plan.layout, rank, plan.numerics.compute, where}, *pool_);
+      load_weights(std::move(checkpoint),
+                   {plan.config, plan.layout, rank, plan.numerics.compute, where, plan.numerics.gemm}, *pool_);
   log_info(
       "loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; device {}, communicator {}, {} "
       "threads",

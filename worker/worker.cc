@@ -10,6 +10,7 @@
 #include "comm/base/version.h"
 #include "comm/base/watchdog.h"
 #include "comm/control_link.h"
+#include "comm/cuda/cublaslt_library.h"
 #include "parallel/host_facts.h"
 #include "worker/plan_recording.h"
 #include "worker/step_watchdog.h"
@@ -52,6 +53,7 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device
   hello.device = to_string(device->kind());
   hello.device_arithmetic = device->arithmetic();
   hello.device_name = device->name();
+  hello.cublaslt_version = cublaslt_version(device->kind());
   if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
   hello.ranks_on_device = ranks_on_device(device->kind(), map);
   return hello;

@@ -6,11 +6,11 @@ namespace chorale {
 namespace {
 
 constexpr size_t kOldestMajor = 12;  // the same functions, descriptors and attributes as 13
-constexpr size_t kNewestMajor = CUBLAS_VER_MAJOR;
+constexpr size_t kNewestMajor = 13;
 
 /// Fills the table. Says what is wrong, or "".
 std::string read_table(const SharedLibrary& library, CublasLt& table) {
-#define CHORALE_SYMBOL(member, name) {"cublasLt" #name, reinterpret_cast<void**>(&table.member)},
+#define CHORALE_SYMBOL(result, member, name, arguments) {"cublasLt" #name, reinterpret_cast<void**>(&table.member)},
   std::string problem = bind_symbols(library, {CHORALE_CUBLASLT_FUNCTIONS(CHORALE_SYMBOL)});
 #undef CHORALE_SYMBOL
   if (!problem.empty()) return problem;
@@ -44,7 +44,9 @@ Result<LibraryFacts> facts() {
   return LibraryFacts{table->path, table->version};
 }
 
-const LibraryRegistry::Add kAdd({"cuBLASLt", "the matrix products of our own serve instead", facts});
+const LibraryRegistry::Add kAdd({"cuBLASLt",
+                                 "our own matrix products serve, as they do by default; --gemm cublaslt is refused",
+                                 facts});
 
 }  // namespace
 
@@ -63,8 +65,14 @@ Result<CublasLt> load_cublaslt(const std::string& path) {
   return table;
 }
 
-void check_cublaslt(const CublasLt& library, cublasStatus_t status, const char* call) {
-  if (status != CUBLAS_STATUS_SUCCESS)
+std::string cublaslt_version(DeviceKind kind) {
+  const bool is_given = kind == DeviceKind::kEmulator && env(EnvVar::kCublasLtPath).has_value();
+  if (kind != DeviceKind::kCuda && !is_given) return {};
+  return find_cublaslt() ? find_cublaslt()->version : std::string();
+}
+
+void check_cublaslt(const CublasLt& library, cublaslt::Status status, const char* call) {
+  if (status != cublaslt::kSuccess)
     fail(ErrorCode::kSystem, "{} failed: {} (cuBLASLt {})", call, library.get_status_string(status), library.version);
 }
 

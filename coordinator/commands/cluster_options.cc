@@ -76,6 +76,7 @@ ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
   request.threads = checked_int(arguments, "threads", 0, 1024);
   if (arguments.count("isa") != 0) request.isa = parallel::isa_from_string(arguments["isa"].as<std::string>());
   request.device = parse_device(arguments["device"].as<std::string>());
+  request.gemm = gemm_from_string(arguments["gemm"].as<std::string>());
   request.control_host = arguments["control-host"].as<std::string>();
   request.control_port = checked_int(arguments, "control-port", 0, 65535);
   return request;
@@ -99,6 +100,8 @@ void add_cluster_options(cxxopts::Options& options) {
       ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                             //
       ("device", "auto, cpu, cuda, or emulator (runs the GPU's kernels on the CPU, for tests)", text("auto"))    //
       ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())  //
+      ("gemm", "own, or cublaslt for column-parallel weights on GPUs: one answer for each tp, not across them",
+       text("own"))  //
       ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<std::string>());
   options.add_options("Layout")                                                                              //
       ("tp,tensor-parallel-size", "--tensor-parallel-size: ranks that share each layer's heads", number(1))  //

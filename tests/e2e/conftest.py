@@ -44,11 +44,11 @@ def run(*args, ranks=0, stdin=None, timeout=300, env=None):
                           env={**os.environ, **MPI_ENV, **(env or {})})
 
 
-def generate(model, jobs, tmp_path, *flags, ranks=0, timeout=300):
+def generate(model, jobs, tmp_path, *flags, ranks=0, timeout=300, env=None):
     """Result lines of `chorale generate --jobs`, in input order, and the raw text of standard output."""
     path = tmp_path / "jobs.jsonl"
     path.write_text("".join(json.dumps(job) + "\n" for job in jobs))
-    done = run("generate", "--model", model, "--jobs", path, "--json", *flags, ranks=ranks, timeout=timeout)
+    done = run("generate", "--model", model, "--jobs", path, "--json", *flags, ranks=ranks, timeout=timeout, env=env)
     assert done.returncode in (0, 1), f"exit {done.returncode}\n{done.stderr[-4000:]}"
     return [json.loads(line) for line in done.stdout.splitlines()], done.stdout, done
 

@@ -132,6 +132,36 @@ def test_a_server_runs_on_emulated_ranks(tensor_core_model, tmp_path):
     assert "/emulator/" in json.loads(run("plan", "--model", tensor_core_model, "--json", *EMULATOR).stdout)["numerics_class"]
 
 
+def with_library(name):
+    """The environment in which a rank finds the build's stand-in for cuBLASLt that is called so."""
+    path = CHORALE.parent / f"fake_libraries/libfake_{name}.so"
+    if not path.exists():
+        pytest.skip(f"no {path}: build the tests")
+    return {"CHORALE_CUBLASLT_PATH": str(path)}
+
+
+def test_a_library_multiplies_where_asked(tensor_core_model, tmp_path):
+    """The stand-in keeps one order for every shape; a real library's class names tp because it does not promise that."""
+    texts = []
+    for tp in (1, 2):
+        flags = (*EMULATOR, "--gemm", "cublaslt", "--tp", tp)
+        plan = run("plan", "--model", tensor_core_model, "--json", *flags, env=with_library("right"))
+        assert f"gemm=cublaslt-13.1.0/emulator/tp={tp}/" in json.loads(plan.stdout)["numerics_class"]
+        results, text, done = generate(tensor_core_model, make_jobs(384), tmp_path, *flags, ranks=tp if tp > 1 else 0,
+                                       env=with_library("right"))
+        assert done.returncode == 0, done.stderr[-2000:]
+        texts.append(text)
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name,word", [("rows", "row 0 of 1 x"), ("missing", "no cuBLASLt that it can use")])
+def test_a_library_that_breaks_the_contract_is_refused(tensor_core_model, tmp_path, name, word):
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text(json.dumps(make_jobs(384)[1]) + "\n")
+    done = run("generate", "--model", tensor_core_model, "--jobs", jobs, *EMULATOR, "--gemm", "cublaslt", env=with_library(name))
+    assert done.returncode != 0 and word in done.stderr and "--gemm own" in done.stderr, done.stderr
+
+
 def test_an_unknown_device_is_refused(tensor_core_model, tmp_path):
     jobs = tmp_path / "jobs.jsonl"
     jobs.write_text(json.dumps(make_jobs(384)[1]) + "\n")

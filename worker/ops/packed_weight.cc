@@ -11,6 +11,7 @@ constexpr int64_t kFragmentElements = kFragmentSide * kFragmentSide;
 /// Leaves are padded with zeros to a multiple of this.
 int64_t leaf_alignment(const PackedWeight& w) {
   if (w.order == WeightOrder::kFragments) return kFragmentSide;
+  if (w.order == WeightOrder::kRowMajor) return 1;
   return w.dtype == DType::kF32 ? 1 : 2;
 }
 
@@ -43,6 +44,17 @@ Float16 round_to(Float16, float x) { return to_f16(x); }
 uint16_t* fragment(const PackedWeight& w, int64_t tile, int64_t step) {
   return static_cast<uint16_t*>(w.data.view().data) +
          (tile * (w.padded_k() / kFragmentSide) + step) * kFragmentElements;
+}
+
+/// Outputs [first_row, first_row + num_rows) from `rows` [num_rows, k].
+template <typename T>
+void pack_row_major(PackedWeight& w, int64_t first_row, int64_t num_rows, const float* rows) {
+  T* out = w.data.as<T>() + first_row * w.k;
+  for (int64_t i = 0; i < num_rows * w.k; ++i) out[i] = round_to(T{}, rows[i]);
+}
+
+float widened(DType dtype, uint16_t bits) {
+  return dtype == DType::kBF16 ? to_float(BFloat16{bits}) : to_float(Float16{bits});
 }
 
 /// Outputs [column, column + num_rows) of `panel` from `rows` [num_rows, k].
@@ -89,8 +101,9 @@ void pack_fragments(PackedWeight& w, int64_t tile, int64_t first_row, int64_t nu
 void check_format(DType dtype, WeightOrder order) {
   if (order == WeightOrder::kPanels && dtype != DType::kF32 && dtype != DType::kBF16)
     fail(ErrorCode::kInvalidArgument, "weights are packed in panels as f32 or bf16, not {}", to_string(dtype));
-  if (order == WeightOrder::kFragments && dtype != DType::kBF16 && dtype != DType::kF16)
-    fail(ErrorCode::kInvalidArgument, "weights are packed in fragments as bf16 or f16, not {}", to_string(dtype));
+  if (order != WeightOrder::kPanels && dtype != DType::kBF16 && dtype != DType::kF16)
+    fail(ErrorCode::kInvalidArgument, "weights are packed in {} as bf16 or f16, not {}",
+         order == WeightOrder::kFragments ? "fragments" : "rows", to_string(dtype));
 }
 
 }  // namespace
@@ -113,6 +126,8 @@ PackedWeight make_packed_weight(DType dtype, int64_t n, int64_t k, std::vector<i
   const bool ascends = std::is_sorted(leaf_begin.begin(), leaf_begin.end());
   if (n < 0 || k < 0 || leaf_begin.size() < 2 || leaf_begin.front() != 0 || leaf_begin.back() != k || !ascends)
     fail(ErrorCode::kInvalidArgument, "a weight of {} inputs needs leaves that ascend from 0 to {}", k, k);
+  if (order == WeightOrder::kRowMajor && leaf_begin.size() != 2)
+    fail(ErrorCode::kInvalidArgument, "a weight in rows has one leaf, not {}", leaf_begin.size() - 1);
   PackedWeight weight;
   weight.order = order;
   weight.dtype = dtype;
@@ -120,7 +135,7 @@ PackedWeight make_packed_weight(DType dtype, int64_t n, int64_t k, std::vector<i
   weight.k = k;
   weight.first_leaf = first_leaf;
   weight.leaf_begin = std::move(leaf_begin);
-  weight.data = Tensor(dtype, {weight.padded_n() * weight.padded_k()});
+  weight.data = Tensor(dtype, {(order == WeightOrder::kRowMajor ? n : weight.padded_n()) * weight.padded_k()});
   return weight;
 }
 
@@ -132,6 +147,7 @@ PackedWeight to_device(const PackedWeight& weight, Device& device, Stream& strea
   copy.k = weight.k;
   copy.first_leaf = weight.first_leaf;
   copy.leaf_begin = weight.leaf_begin;
+  copy.library = weight.library;
   copy.data = copy_to_device({&device, &stream}, weight.data);
   return copy;
 }
@@ -139,6 +155,9 @@ PackedWeight to_device(const PackedWeight& weight, Device& device, Stream& strea
 void pack_rows(PackedWeight& weight, int64_t first_row, int64_t num_rows, const float* rows) {
   CHECK(first_row >= 0 && num_rows >= 0 && first_row + num_rows <= weight.n);
   CHECK(weight.data.view().device == DeviceKind::kCpu);
+  if (weight.order == WeightOrder::kRowMajor)
+    return weight.dtype == DType::kBF16 ? pack_row_major<BFloat16>(weight, first_row, num_rows, rows)
+                                        : pack_row_major<Float16>(weight, first_row, num_rows, rows);
   static_assert(kLaneWidth == kFragmentSide);
   for (int64_t begin = first_row; begin < first_row + num_rows;) {
     // At most 16 neighbouring outputs of one panel or tile at a time: their elements of one k share cache lines.
@@ -155,6 +174,8 @@ void pack_rows(PackedWeight& weight, int64_t first_row, int64_t num_rows, const 
 }
 
 float packed_at(const PackedWeight& weight, int64_t row, int64_t col) {
+  if (weight.order == WeightOrder::kRowMajor)
+    return widened(weight.dtype, static_cast<const uint16_t*>(weight.data.view().data)[row * weight.k + col]);
   const auto next = std::upper_bound(weight.leaf_begin.begin(), weight.leaf_begin.end(), col);
   const int leaf = static_cast<int>(next - weight.leaf_begin.begin()) - 1;
   const int64_t padded = col - weight.leaf_begin[static_cast<size_t>(leaf)] + weight.padded_leaf_begin(leaf);
@@ -162,7 +183,7 @@ float packed_at(const PackedWeight& weight, int64_t row, int64_t col) {
     const uint16_t bits =
         fragment(weight, row / kFragmentSide,
                  padded / kFragmentSide)[index_in_fragment(row % kFragmentSide, padded % kFragmentSide)];
-    return weight.dtype == DType::kBF16 ? to_float(BFloat16{bits}) : to_float(Float16{bits});
+    return widened(weight.dtype, bits);
   }
   const Panel panel = panel_of(weight, row / kPanelWidth);
   const int64_t column = row % kPanelWidth;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "comm/base/dtype.h"
@@ -15,10 +16,13 @@ constexpr int64_t kPanelWidth = 128;  // outputs a panel
 constexpr int64_t kLaneWidth = 16;    // the last panel is as wide as the remaining outputs, rounded up to this
 
 enum class WeightOrder : uint8_t {
-  kPanels,    // the CPU, and float32 on any device
-  kFragments  // 16-bit types on a GPU
+  kPanels,     // the CPU, and float32 on any device
+  kFragments,  // 16-bit types on a GPU
+  kRowMajor    // 16-bit types, for a vendor's library; k not cut
 };
 WeightOrder weight_order(DeviceKind device, DType dtype);
+
+class LibraryGemm;
 
 /// W [n, k] of y = x W^T, cut along k in leaves (N2).
 /// kPanels, panel after panel (width w = 128, less in the last one):
@@ -31,20 +35,22 @@ WeightOrder weight_order(DeviceKind device, DType dtype);
 /// half:
 ///   [padded n / 16 (i)][padded k / 16 (s)][32 (l)][8 (j)]: output 16 i + g + 8 (reg % 2),
 ///                                                         k 16 s + 2 t + 8 (reg / 2) + half
+/// kRowMajor: [n][k], nothing padded.
 /// Columns past n are zero.
 struct PackedWeight {
   WeightOrder order = WeightOrder::kPanels;
-  DType dtype = DType::kF32;        // kF32 | kBF16, in fragments also kF16
+  DType dtype = DType::kF32;        // kF32 | kBF16, in fragments and rows also kF16
   int64_t n = 0;                    // outputs held by this rank
   int64_t k = 0;                    // inputs held by this rank
   int first_leaf = 0;               // global number of the first local leaf; 0 where k is not cut
   std::vector<int64_t> leaf_begin;  // [num_leaves + 1] local k offsets, leaf_begin.back() == k
   Tensor data;
+  std::shared_ptr<const LibraryGemm> library;  // kRowMajor: what multiplies with it
 
   int num_leaves() const { return static_cast<int>(leaf_begin.size()) - 1; }
   int64_t padded_n() const { return (n + kLaneWidth - 1) / kLaneWidth * kLaneWidth; }
   int64_t num_panels() const { return (n + kPanelWidth - 1) / kPanelWidth; }
-  /// Sum of the leaves' lengths, each rounded up to even for bf16 in panels, to 16 in fragments.
+  /// Sum of the leaves' lengths, each rounded up to even for bf16 in panels, to 16 in fragments, to nothing in rows.
   int64_t padded_k() const { return padded_leaf_begin(num_leaves()); }
   /// Where local leaf `leaf` starts in the padded k.
   int64_t padded_leaf_begin(int leaf) const;

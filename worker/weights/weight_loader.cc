@@ -9,6 +9,7 @@
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
+#include "worker/ops/library_gemm.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/device_upload.h"
 
@@ -40,6 +41,16 @@ Member home_of(const ModelConfig& config, Member member) {
   }
 }
 
+// The bias of a column-parallel matrix, fused as that is; the matrix itself where there never is one.
+Member bias_of(Member matrix) {
+  switch (matrix) {
+    case Member::kWq: return Member::kWqBias;
+    case Member::kWGate: return Member::kWGateBias;
+    case Member::kWUp: return Member::kWUpBias;
+    default: return matrix;
+  }
+}
+
 // Row of the stored tensor that holds row `row` of the weight: GGUF's Llama files interleave the halves of each head.
 int64_t stored_row(RowOrder order, int64_t row, int64_t head_dim) {
   if (order == RowOrder::kPlain) return row;
@@ -64,6 +75,7 @@ class WeightLoader {
     for (auto& [key, parts] : groups_) make(key, parts);
     pack_all(pool);
     if (request_.where) move_to_device();
+    fit_library();
     weights_.copied_bytes_ = copied_bytes_;
     weights_.load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(weights_);
@@ -119,11 +131,36 @@ class WeightLoader {
     }
     auto weight = std::make_unique<PackedWeight>(
         make_packed_weight(request_.compute, num_rows, parts.front().columns.size(), leaf_begin(parts.front()),
-                           first_leaf(parts.front()), weight_order(request_.where.kind(), request_.compute)));
+                           first_leaf(parts.front()), order_of(key, parts)));
     for (const Part& part : parts)
       for (int64_t begin = 0; begin < part.rows.size(); begin += kRowsPerTask)
         tasks_.push_back({weight.get(), &part, begin, std::min(begin + kRowsPerTask, part.rows.size())});
     weights_.matrices_[key] = std::move(weight);
+  }
+
+  // A library takes weights of one leaf without a bias whose rows it can load in whole 16-byte words. Decided by what
+  // all ranks know, so that they choose alike.
+  WeightOrder order_of(const StageWeights::Key& key, const std::vector<Part>& parts) const {
+    constexpr int64_t kMultiple = 16;
+    const WeightOrder own = weight_order(request_.where.kind(), request_.compute);
+    if (request_.gemm == "own" || own != WeightOrder::kFragments || !leaf_begin(parts.front()).empty()) return own;
+    if (groups_.contains({bias_of(key.first), key.second}) && bias_of(key.first) != key.first) return own;
+    for (const Part& part : parts) {
+      const Shape shape = parallel::expected_shape(request_.config, part.spec.member);
+      if (shape[0] % kMultiple != 0 || shape[1] % kMultiple != 0) return own;
+    }
+    return WeightOrder::kRowMajor;
+  }
+
+  // Once for each shape: one algorithm serves all weights that have it.
+  void fit_library() {
+    std::map<std::pair<int64_t, int64_t>, std::shared_ptr<const LibraryGemm>> fitted;
+    for (auto& [key, weight] : weights_.matrices_) {
+      if (weight->order != WeightOrder::kRowMajor || weight->n == 0) continue;
+      auto& library = fitted[{weight->n, weight->k}];
+      if (library == nullptr) library = fit_library_gemm(request_.gemm, request_.where, *weight);
+      weight->library = library;
+    }
   }
 
   // Where the leaves of a row-parallel weight start among its local columns (N2); empty: columns are not cut.

@@ -3,6 +3,8 @@
 // all threads. It touches no byte of the checkpoint that belongs to other ranks only.
 #pragma once
 
+#include <string_view>
+
 #include "parallel/layout.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/stage_weights.h"
@@ -15,10 +17,13 @@ struct WeightLoadRequest {
   int rank = 0;  // in the world
   DType compute = DType::kF32;
   DeviceStream where = {};  // where the weights are wanted
+  /// NumericsClass::gemm. Where it names a library, the 16-bit column-parallel weights that it can take lie in rows and
+  /// know its algorithm.
+  std::string_view gemm = "own";
 };
 
 /// Logs progress for long loads. Throws Error{kNotFound | kCorrupt} naming the tensor, Error{kResourceExhausted}
-/// without memory.
+/// without memory, what LibraryGemm::fit throws.
 StageWeights load_weights(parallel::Checkpoint checkpoint, const WeightLoadRequest& request, ThreadPool& pool);
 
 }  // namespace chorale::worker

@@ -8,9 +8,7 @@
 #include <filesystem>
 
 #include "comm/base/shared_library.h"
-#ifdef CHORALE_HAS_CUDA
 #include "comm/cuda/cublaslt_library.h"
-#endif
 
 namespace chorale {
 namespace {
@@ -105,7 +103,6 @@ TEST(SharedLibrary, WhereThereIsNoneItSaysWhatToDo) {
     EXPECT_NE(found.failure().message.find(word), std::string::npos) << found.failure().message;
 }
 
-#ifdef CHORALE_HAS_CUDA
 TEST(CublasLt, ATableIsFilledOrSaysWhyNot) {
   const auto right = load_cublaslt(kRight);
   ASSERT_TRUE(right) << right.failure().message;
@@ -121,7 +118,6 @@ TEST(CublasLt, ATableIsFilledOrSaysWhyNot) {
   ASSERT_FALSE(missing);
   EXPECT_EQ(missing.failure().message, kMissing + ": it has no cublasLtMatmul");
 }
-#endif
 
 }  // namespace
 }  // namespace chorale

@@ -72,6 +72,41 @@ TEST(MakeClusterPlan, SizesTheCacheByWhatIsFreeOnAGpuBesideTheWeights) {
   }
 }
 
+TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
+  auto hellos = toy_hellos(2, 2);
+  ClusterRequest request = request_of(2, 1);
+  const auto refusal = [&] {
+    try {
+      make_cluster_plan(request, toy_config(), hellos, 1);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("none");
+  };
+  EXPECT_EQ(make_cluster_plan(request, toy_config(), hellos, 1).numerics.gemm, "own");
+  request.gemm = Gemm::kCublasLt;
+  EXPECT_NE(refusal().find("the ranks compute on the CPU"), std::string::npos);
+  for (WorkerHello& hello : hellos) {
+    hello.device = "cuda";
+    hello.device_arithmetic = "sm_90";
+    hello.device_name = "NVIDIA H200";
+    hello.device_free_bytes = uint64_t{8} << 30;
+  }
+  hellos[0].cublaslt_version = "13.1.0";
+  EXPECT_NE(refusal().find("rank 1 on"), std::string::npos);
+  EXPECT_NE(refusal().find("--gemm own"), std::string::npos);
+  hellos[1].cublaslt_version = "12.8.5";
+  EXPECT_NE(refusal().find("has version 12.8.5 on NVIDIA H200, rank 0 has 13.1.0"), std::string::npos);
+  hellos[1].cublaslt_version = "13.1.0";
+  EXPECT_EQ(make_cluster_plan(request, toy_config(), hellos, 1).numerics.gemm, "cublaslt-13.1.0/NVIDIA_H200/tp=2");
+  request.dtype = DType::kF32;
+  EXPECT_NE(refusal().find("bf16"), std::string::npos);
+  request.dtype.reset();
+  request.layout.shares = {2, 1};
+  EXPECT_NE(refusal().find("--shares"), std::string::npos);
+  EXPECT_THROW(gemm_from_string("mkl"), Error);
+}
+
 TEST(MakeClusterPlan, DoesNotSpinWhereThreadsExceedCores) {
   ClusterRequest request = request_of(4, 1);
   request.threads = 3;

@@ -122,7 +122,7 @@ TEST(NumericsClass, PrintsEverythingThatDecidesBits) {
                          .build_id = "abc"};
   EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/avx512/La=9/Lm=16/build=abc");
   numerics.device = "sm_90";
-  EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/sm_90/La=9/Lm=16/build=abc");
+  EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/sm_90/gemm=own/La=9/Lm=16/build=abc");
   ByteWriter out;
   numerics.encode(out);
   const Bytes bytes = out.take();

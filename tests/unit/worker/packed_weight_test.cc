@@ -98,5 +98,19 @@ TEST(PackedWeight, RefusesTypesThatAnOrderDoesNotHold) {
   EXPECT_THROW(make_fragments(DType::kBF16, 4, 4, {0, 3, 2, 4}), Error);
 }
 
+TEST(PackedWeight, RowsLieAsTheyCameAndHaveOneLeaf) {
+  for (DType dtype : {DType::kBF16, DType::kF16}) {
+    PackedWeight weight = make_packed_weight(dtype, 21, 5, {}, 0, WeightOrder::kRowMajor);
+    std::vector<float> rows(21 * 5);
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i) / 2;
+    pack_rows(weight, 3, 18, rows.data() + 3 * 5);
+    pack_rows(weight, 0, 3, rows.data());
+    EXPECT_EQ(weight.data.shape().num_elements(), 21 * 5);
+    for (int64_t i = 0; i < 21 * 5; ++i) EXPECT_EQ(packed_at(weight, i / 5, i % 5), rows[static_cast<size_t>(i)]);
+  }
+  EXPECT_THROW(make_packed_weight(DType::kF32, 8, 8, {}, 0, WeightOrder::kRowMajor), Error);
+  EXPECT_THROW(make_packed_weight(DType::kBF16, 8, 8, {0, 4, 8}, 0, WeightOrder::kRowMajor), Error);
+}
+
 }  // namespace
 }  // namespace chorale::worker
