@@ -34,6 +34,7 @@ class TestDevice {
   bool is_emulated() const { return device_->kind() == DeviceKind::kEmulator; }
 
   Tensor upload(const TensorView& host) {
+    CHECK(host.device == DeviceKind::kCpu);
     Tensor copy(*device_, host.dtype, host.shape);
     stream_->copy(copy.view().data, host.data, host.size_bytes(), CopyKind::kHostToDevice);
     stream_->synchronize(deadline());
