@@ -43,7 +43,7 @@ Int8Weight make_weight(const Case& c, const Quantised& q) {
   return w;
 }
 
-class LinearInt8 : public ::testing::Test {
+class CudaLinearInt8 : public ::testing::Test {
  protected:
   void expect_cpu_bits(const Case& c) {
     SCOPED_TRACE(fmt::format("rows {} n {} k {} leaves {} offset {} nodes {}", c.rows, c.n, c.k, c.leaf_begin.size(),
@@ -74,7 +74,7 @@ class LinearInt8 : public ::testing::Test {
   TestDevice device_;
 };
 
-TEST_F(LinearInt8, GivesTheBitsOfTheCpu) {
+TEST_F(CudaLinearInt8, GivesTheBitsOfTheCpu) {
   for (int64_t rows : {1, 2, 4, 5, 8, 9, 17}) expect_cpu_bits({.rows = rows, .n = 45, .k = 75, .has_bias = true});
   for (auto [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {31, 31}, {32, 32}, {33, 33}, {64, 128}, {65, 160}, {3, 300}})
     expect_cpu_bits({.rows = 3, .n = n, .k = k});
@@ -82,7 +82,7 @@ TEST_F(LinearInt8, GivesTheBitsOfTheCpu) {
   expect_cpu_bits({.rows = 2, .n = 32 * 515, .k = 40});  // two warps of outputs a block, the last one alone
 }
 
-TEST_F(LinearInt8, CutsBlocksAtLeavesAndRanks) {
+TEST_F(CudaLinearInt8, CutsBlocksAtLeavesAndRanks) {
   const std::vector<int64_t> leaves{0, 80, 80, 83, 160, 290};
   for (int64_t offset : {0, 16, 31})
     for (int64_t rows : {1, 6})
@@ -95,7 +95,7 @@ TEST_F(LinearInt8, CutsBlocksAtLeavesAndRanks) {
 }
 
 /// Higham, recursive summation: (products + groups + leaves) roundings of at most the sum of magnitudes.
-TEST_F(LinearInt8, IsCloseToFloat64) {
+TEST_F(CudaLinearInt8, IsCloseToFloat64) {
   const Case c{.rows = 3, .n = 37, .k = 200, .leaf_begin = {0, 80, 200}, .block_offset = 16};
   const Quantised q = random_values(c);
   const Int8Weight w = make_weight(c, q);
@@ -115,7 +115,7 @@ TEST_F(LinearInt8, IsCloseToFloat64) {
     }
 }
 
-TEST_F(LinearInt8, ARowDoesNotDependOnTheOthers) {
+TEST_F(CudaLinearInt8, ARowDoesNotDependOnTheOthers) {
   const Case c{.rows = 21, .n = 40, .k = 150, .leaf_begin = {0, 70, 150}};
   const Int8Weight w = to_device(make_weight(c, random_values(c)), device_.device(), device_.stream());
   const Tensor x = device_.upload(random_tensor(DType::kF32, {c.rows, c.k}, 9));
@@ -129,7 +129,7 @@ TEST_F(LinearInt8, ARowDoesNotDependOnTheOthers) {
   }
 }
 
-TEST_F(LinearInt8, RefusesLeavesAndOffsetsThatMakeNoSense) {
+TEST_F(CudaLinearInt8, RefusesLeavesAndOffsetsThatMakeNoSense) {
   EXPECT_THROW(make_int8_weight(4, 4, {0, 3, 2, 4}), Error);
   EXPECT_THROW(make_int8_weight(4, 4, {}, 0, 32), Error);
 }

@@ -71,7 +71,7 @@ TEST(PackedWeight, ThreadsFillDisjointOutputs) {
   }
 }
 
-TEST(PackedWeight, CopiesToADevice) {
+TEST(CudaPackedWeight, CopiesToADevice) {
   TestDevice device;
   PackedWeight w = make_fragments(DType::kBF16, 33, 40, {0, 16, 40});
   const std::vector<float> values = random_floats(33 * 40, 8);

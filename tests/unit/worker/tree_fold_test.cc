@@ -33,7 +33,7 @@ void expect_same_sums(TestDevice& device, const comm::TreeSchedule& schedule, in
   EXPECT_GT(kernels, 0);
 }
 
-TEST(TreeFold, AddsAsTheTreeSays) {
+TEST(CudaTreeFold, AddsAsTheTreeSays) {
   TestDevice device;
   for (int leaves = 1; leaves <= 16; ++leaves)
     for (int ranks = 1; ranks <= leaves; ++ranks)
@@ -48,7 +48,7 @@ TEST(TreeFold, AddsAsTheTreeSays) {
   expect_same_sums(device, comm::make_tree_schedule(32, singles), 3, 0);
 }
 
-TEST(TreeFold, OfOddAndLargeCountsAndUnalignedNodes) {
+TEST(CudaTreeFold, OfOddAndLargeCountsAndUnalignedNodes) {
   TestDevice device;
   const comm::TreeSchedule schedule = comm::make_tree_schedule(9, {{0, 4}, {4, 5}, {5, 9}});
   for (int64_t count : {1, 3, 4, 1023, 1024, 1025, 4096, 5001})
