@@ -62,8 +62,11 @@ struct Reference {
 /// the unit roundoff of that type and e = 2^-24, for a row of n keys with weights w_j:
 ///   a score is off by at most sum |q k| scale (head_dim + 2) 2 e (tensor cores may truncate: 2 e an addition), and by
 ///   6 e of itself and of softcap, so w_j relatively by twice the largest d of these, to first order;
-///   exp by 8 e and p's rounding by u, and by 2^-25 absolutely where p is tiny in float16 (p <= 1, their sum >= 1);
-///   adding n values, rescaling and folding at most (n + n / 16 + n / 256 + 8) 2 e; rounding out: half of its spacing.
+///   exp by 8 e, in the sum of w_j v_j and in that of w_j, and p's rounding, in the first only, by u, and by 2^-25
+///   absolutely where p is tiny in float16 (p <= 1, their sum >= 1); adding n values, rescaling and folding at most
+///   (n + n / 16 + n / 256 + 8) 2 e; rounding out to bfloat16: 2^-8 of what is rounded.
+/// bfloat16 has 8 significant bits, the hidden one included, and float16 has 11: rounded to nearest, a number is off by
+/// half of a spacing of at most 2^-7, or 2^-10, of itself: u = 2^-8, or 2^-11.
 inline std::vector<Reference> reference(const Model& m, const Text& text, int position, int context, int head,
                                         const std::vector<int>& dims) {
   const int kv = m.kv_head_of[static_cast<size_t>(head)], kv_heads = m.num_kv_heads();
@@ -72,7 +75,7 @@ inline std::vector<Reference> reference(const Model& m, const Text& text, int po
   const auto element = [&](const std::vector<float>& x, int row, int heads, int h, int i) {
     return static_cast<double>(rounded(x[static_cast<size_t>((row * heads + h) * m.head_dim + i)], m.cache));
   };
-  const double e = 0x1p-24, u = m.cache == DType::kBF16 ? 0x1p-9 : 0x1p-12;
+  const double e = 0x1p-24, u = m.cache == DType::kBF16 ? 0x1p-8 : 0x1p-11;
   std::vector<double> scores, q;
   for (int i = 0; i < m.head_dim; ++i) q.push_back(element(text.q, position, m.num_heads(), head, i));
   double worst = 0, max = -INFINITY;
@@ -97,9 +100,10 @@ inline std::vector<Reference> reference(const Model& m, const Text& text, int po
       sum += w, out += w * v, size += w * std::fabs(v);
     }
     const double n = end - begin, tiny = m.cache == DType::kF16 ? n * 0x1p-25 : 0;
-    const double relative = 2 * worst + 8 * e + u + (n + n / 16 + n / 256 + 8) * 2 * e;
-    const double half_spacing = m.out == DType::kBF16 ? std::fabs(out / sum) * 0x1p-8 : 0;
-    references.push_back({out / sum, size / sum * relative * 1.01 + tiny + half_spacing});
+    const double relative = 2 * worst + 2 * 8 * e + u + (n + n / 16 + n / 256 + 8) * 2 * e;
+    const double bound = size / sum * relative * 1.01 + tiny;
+    const double half_spacing = m.out == DType::kBF16 ? (std::fabs(out / sum) + bound) * 0x1p-8 : 0;
+    references.push_back({out / sum, bound + half_spacing});
   }
   return references;
 }
