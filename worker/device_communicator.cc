@@ -1,5 +1,6 @@
 #include "worker/device_communicator.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "comm/base/error.h"
@@ -87,7 +88,7 @@ class DeviceCommunicator : public comm::Communicator {
   // The pinned buffer. Copies out of it may still be under way: they end first.
   ByteSpan staging(size_t bytes, Deadline deadline) {
     op_.stream->synchronize(deadline);
-    if (staging_.size_bytes() < bytes) staging_ = PinnedBuffer(device_, bytes);
+    if (staging_.size_bytes() < bytes) staging_ = PinnedBuffer(device_, std::max(bytes, 2 * staging_.size_bytes()));
     return {staging_.data(), bytes};
   }
   ByteSpan fetch(ConstByteSpan data, Deadline deadline) {

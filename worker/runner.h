@@ -15,6 +15,7 @@
 #include "worker/device_sampler.h"
 #include "worker/kv/kv_cache.h"
 #include "worker/models/model.h"
+#include "worker/ops/host_staging.h"
 #include "worker/sampled_tokens.h"
 #include "worker/sampler.h"
 #include "worker/sequence_table.h"
@@ -82,7 +83,8 @@ class StageRunner {
   const DeviceStream where_;
   StageWeights weights_;
   Workspace scratch_;
-  Workspace host_scratch_;  // the host's copies of a device's answers
+  Workspace host_scratch_;              // the host's copies of a device's answers
+  std::optional<HostStaging> staging_;  // where it computes on a device
   OpContext op_;
   DeviceGroups groups_;
   KvCache kv_;

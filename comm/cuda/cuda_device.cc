@@ -48,6 +48,14 @@ class CudaGraph : public Graph {
   cudaGraphExec_t graph_ = nullptr;
 };
 
+constexpr std::chrono::minutes kCopyDeadline{2};
+
+bool is_pageable(const void* host_memory) {
+  cudaPointerAttributes attributes{};
+  check_cuda(cudaPointerGetAttributes(&attributes, host_memory), "cudaPointerGetAttributes");
+  return attributes.type == cudaMemoryTypeUnregistered;
+}
+
 class CudaStream : public Stream {
  public:
   CudaStream() { check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
@@ -56,8 +64,12 @@ class CudaStream : public Stream {
   void copy(void* to, const void* from, size_t bytes, CopyKind kind) override {
     static constexpr cudaMemcpyKind kKinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost,
                                                 cudaMemcpyDeviceToDevice};
-    if (bytes > 0)
-      check_cuda(cudaMemcpyAsync(to, from, bytes, kKinds[static_cast<size_t>(kind)], stream_), "cudaMemcpyAsync");
+    if (bytes == 0) return;
+    // CUDA does not say when a copy of pageable memory has ended with its source, and waits for its target without a
+    // deadline: both are waited for here.
+    if (kind == CopyKind::kDeviceToHost && is_pageable(to)) synchronize(Deadline::after(kCopyDeadline));
+    check_cuda(cudaMemcpyAsync(to, from, bytes, kKinds[static_cast<size_t>(kind)], stream_), "cudaMemcpyAsync");
+    if (kind == CopyKind::kHostToDevice && is_pageable(from)) synchronize(Deadline::after(kCopyDeadline));
   }
   void fill_zero(void* to, size_t bytes) override {
     if (bytes > 0) check_cuda(cudaMemsetAsync(to, 0, bytes, stream_), "cudaMemsetAsync");

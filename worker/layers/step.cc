@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "worker/ops/host_staging.h"
 #include "worker/ops/workspace.h"
 
 namespace chorale::worker {
@@ -9,7 +10,10 @@ namespace chorale::worker {
 const void* place_bytes(OpContext& op, const void* values, size_t num_bytes) {
   if (op.device == DeviceKind::kCpu || num_bytes == 0) return values;
   void* copy = op.scratch.take_bytes(num_bytes);
-  op.stream->copy(copy, values, num_bytes, CopyKind::kHostToDevice);
+  if (op.staging != nullptr)
+    op.staging->copy(copy, values, num_bytes);
+  else
+    op.stream->copy(copy, values, num_bytes, CopyKind::kHostToDevice);
   return copy;
 }
 

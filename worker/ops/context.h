@@ -9,6 +9,7 @@
 namespace chorale::worker {
 
 class ThreadPool;
+class HostStaging;
 
 struct OpContext {
   DeviceKind device = DeviceKind::kCpu;
@@ -16,7 +17,8 @@ struct OpContext {
   parallel::Isa isa = parallel::Isa::kScalar;
   ThreadPool& pool;
   Workspace& scratch;
-  Stream* stream = nullptr;  // where a device's kernels are launched; nullptr on the CPU
+  Stream* stream = nullptr;        // where a device's kernels are launched; nullptr on the CPU
+  HostStaging* staging = nullptr;  // the way of small host arrays to the device; nullptr: straight
 };
 
 }  // namespace chorale::worker

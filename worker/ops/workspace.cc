@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "comm/base/error.h"
+
 namespace chorale::worker {
 namespace {
 constexpr size_t kAlignment = 64;
@@ -23,7 +25,12 @@ void* Workspace::take_bytes(size_t bytes) {
   }
   if (chunk_ == chunks_.size()) {
     const size_t size = std::max(bytes, 2 * chunks_.back().view().size_bytes());
-    chunks_.push_back(make_chunk(size));
+    try {
+      chunks_.push_back(make_chunk(size));
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kResourceExhausted || size == bytes) throw;
+      chunks_.push_back(make_chunk(bytes));  // no room for spare room
+    }
   }
   void* p = static_cast<std::byte*>(chunks_[chunk_].view().data) + used_;
   used_ += bytes;

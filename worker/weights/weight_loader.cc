@@ -72,9 +72,12 @@ class WeightLoader {
   StageWeights load(ThreadPool& pool) {
     const auto start = std::chrono::steady_clock::now();
     for (const WeightSpec& spec : parallel::architecture_of(request_.config).weights(request_.config)) plan(spec);
-    for (auto& [key, parts] : groups_) make(key, parts);
-    pack_all(pool);
-    if (request_.where) move_to_device();
+    if (request_.where) {
+      load_to_device(pool);
+    } else {
+      for (auto& [key, parts] : groups_) make(key, parts);
+      pack_all(pool);
+    }
     fit_library();
     weights_.copied_bytes_ = copied_bytes_;
     weights_.load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -231,28 +234,36 @@ class WeightLoader {
     if (failure) std::rethrow_exception(failure);
   }
 
-  // One tensor after the other, so that the host holds no more than it had.
-  void move_to_device() {
+  // One tensor after the other: the host holds one at a time.
+  void load_to_device(ThreadPool& pool) {
     const auto start = std::chrono::steady_clock::now();
+    const auto seconds = [start] {
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
     const Deadline deadline = Deadline::after(kUploadDeadline);
     DeviceUpload upload(request_.where);
-    const double total = static_cast<double>(weights_.weight_bytes());
-    int last_percent = 0;
     const auto move = [&](Tensor& tensor) {
       Tensor moved(*request_.where.device, tensor.view().dtype, tensor.shape());
       upload.copy(moved.view().data, tensor.view().data, tensor.view().size_bytes(), deadline);
       tensor = std::move(moved);
-      const int percent = static_cast<int>(100.0 * static_cast<double>(upload.num_bytes()) / total);
-      const bool is_long = std::chrono::steady_clock::now() - start > std::chrono::seconds(2);
-      if (is_long && percent >= last_percent + 10)
-        log_info("copying weights to the device: {} %", last_percent = percent);
     };
-    for (auto& [key, weight] : weights_.matrices_) move(weight->data);
-    for (auto& [key, values] : weights_.vectors_) move(values);
+    size_t num_done = 0, last_tenth = 0;
+    for (auto& [key, parts] : groups_) {
+      make(key, parts);
+      pack_all(pool);
+      tasks_.clear();
+      if (const auto matrix = weights_.matrices_.find(key); matrix != weights_.matrices_.end())
+        move(matrix->second->data);
+      else
+        move(weights_.vectors_.at(key));
+      const size_t tenth = ++num_done * 10 / groups_.size();
+      if (seconds() > 2 && tenth > last_tenth)
+        log_info("loading weights to the device: {} %", 10 * (last_tenth = tenth));
+    }
     upload.finish(deadline);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    log_info("copied {:.0f} MiB of weights to the device in {:.2f} s ({:.1f} GB/s)", total / (1 << 20), seconds,
-             total / seconds / 1e9);
+    log_info("{:.0f} MiB of weights are on the device after {:.2f} s ({:.2f} GB/s, packing included)",
+             static_cast<double>(upload.num_bytes()) / (1 << 20), seconds(),
+             static_cast<double>(upload.num_bytes()) / seconds() / 1e9);
   }
 
   // Reads rows of the part as float32 [rows, columns] and packs them. Returns the bytes of the file it touched.
