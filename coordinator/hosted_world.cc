@@ -48,7 +48,7 @@ WorkerStart worker_start(const Rendezvous& rendezvous, const ClusterRequest& req
   start.control_port = static_cast<uint16_t>(rendezvous.port);
   start.secret = rendezvous.secret;
   start.epoch = rendezvous.epoch;
-  start.device = request.device;
+  start.device = request.device.value_or(best_device());
   start.threads = request.threads;
   return start;
 }

@@ -94,14 +94,35 @@ std::string common_gemm(const ClusterRequest& request, const std::vector<WorkerH
   return fmt::format("cublaslt-{}/{}/tp={}", first.cublaslt_version, device, request.layout.tp);
 }
 
+/// What a rank needs on a device besides its weights and cache: the embedding (stage 0; the host's mapping serves a
+/// CPU) and the scratch of the largest step: hidden rows, q k v, gate and up in float32, the partial sums of all ranks,
+/// logits of 32 rows twice, and what attention and sampling take at most.
+uint64_t device_extra_bytes(const ClusterPlan& plan, int rank) {
+  constexpr int64_t kKernelScratch = int64_t{384} << 20, kLogitRows = 2 * 32;
+  const parallel::ModelConfig& config = plan.config;
+  const int64_t table_type = config.stored_dtype == DType::kBF16 || config.stored_dtype == DType::kF16 ? 2 : 4;
+  const int64_t table = plan.layout.is_first_stage(rank) ? config.vocab_size * config.hidden_size * table_type : 0;
+  const int64_t qkv = int64_t{config.num_heads + 2 * config.num_kv_heads} * config.head_dim;
+  const int64_t columns =
+      (4 + plan.layout.tp) * config.hidden_size + (2 * qkv + 3 * config.intermediate_size) / plan.layout.tp;
+  const int64_t scratch =
+      plan.max_num_batched_tokens * columns * 4 + kLogitRows * config.vocab_size * 4 + kKernelScratch;
+  return static_cast<uint64_t>(table + scratch);
+}
+
 /// Bytes that a rank's KV cache may take.
-uint64_t kv_room(const ClusterRequest& request, const ClusterPlan& plan, const WorkerHello& hello) {
+uint64_t kv_room(const ClusterRequest& request, const ClusterPlan& plan, const std::vector<WorkerHello>& hellos,
+                 const WorkerHello& hello) {
   if (request.kv_cache_memory_bytes != 0) return request.kv_cache_memory_bytes;
   if (hello.device_free_bytes == 0)
     return hello.free_memory_bytes / kShareOfFreeMemory / static_cast<uint64_t>(hello.ranks_on_host);
-  const uint64_t share = hello.device_free_bytes / 10 * 9 / static_cast<uint64_t>(hello.ranks_on_device);
-  const uint64_t weights = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident;
-  return share > weights ? share - weights : 0;
+  const auto sharers = std::ranges::count_if(hellos, [&hello](const WorkerHello& other) {
+    return other.host == hello.host && other.device_identity == hello.device_identity;
+  });
+  const uint64_t share = hello.device_free_bytes / 10 * 9 / static_cast<uint64_t>(sharers);
+  const uint64_t taken = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident +
+                         device_extra_bytes(plan, hello.rank);
+  return share > taken ? share - taken : 0;
 }
 
 /// Smallest count over ranks of blocks that fit its room.
@@ -110,7 +131,8 @@ int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan
   int64_t blocks = std::numeric_limits<int64_t>::max();
   for (const WorkerHello& hello : hellos) {
     const uint64_t block_bytes = kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
-    if (block_bytes > 0) blocks = std::min(blocks, static_cast<int64_t>(kv_room(request, plan, hello) / block_bytes));
+    if (block_bytes > 0)
+      blocks = std::min(blocks, static_cast<int64_t>(kv_room(request, plan, hellos, hello) / block_bytes));
   }
   return blocks;
 }
@@ -232,7 +254,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   return plan;
 }
 
-WorkerHello invented_hello(int rank, int num_ranks, DeviceKind device) {
+WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wanted) {
   const parallel::HostFacts facts = parallel::read_host_facts();
   WorkerHello hello;
   hello.rank = rank;
@@ -245,11 +267,13 @@ WorkerHello invented_hello(int rank, int num_ranks, DeviceKind device) {
   hello.best_isa_bf16 = parallel::best_isa(DType::kBF16);
   hello.cpu_model = parallel::cpu_model_name();
   hello.build_id = kBuildId;
+  const DeviceKind device = wanted.value_or(best_device());
   if (device == DeviceKind::kCpu) return hello;
   const std::unique_ptr<Device> opened = open_device(device, rank);
   hello.device = to_string(device);
   hello.device_arithmetic = opened->arithmetic();
   hello.device_name = opened->name();
+  hello.device_identity = opened->identity();
   hello.cublaslt_version = cublaslt_version(device);
   if (device == DeviceKind::kCuda) hello.device_free_bytes = opened->memory().free_bytes;
   return hello;

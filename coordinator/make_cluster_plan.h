@@ -28,16 +28,16 @@ struct ClusterRequest {
   std::string model_path;
   std::optional<DType> dtype;  // of GEMM inputs and cache; none: f32 for F32 checkpoints, else bf16
   parallel::LayoutRequest layout;
-  int64_t max_model_len = 0;             // tokens; 0: the model's positions
-  int max_num_seqs = 64;                 // sequences that hold KV blocks at a time
-  int max_num_batched_tokens = 512;      // rows of one step; more: faster prefill, slower first tokens of others
-  uint64_t kv_cache_memory_bytes = 0;    // of each rank; 0: see make_cluster_plan
-  int64_t num_kv_blocks = 0;             // overrides kv_cache_memory_bytes
-  int threads = 0;                       // of each rank; 0: max(1, cores / ranks on the host)
-  std::optional<parallel::Isa> isa;      // at most this instruction set
-  DeviceKind device = DeviceKind::kCpu;  // of the ranks that the coordinator starts, and of those that `plan` invents
-  Gemm gemm = Gemm::kOwn;                // kCublasLt: every rank must have the same version of it
-  std::string control_host;              // address of the control link
+  int64_t max_model_len = 0;           // tokens; 0: the model's positions
+  int max_num_seqs = 64;               // sequences that hold KV blocks at a time
+  int max_num_batched_tokens = 512;    // rows of one step; more: faster prefill, slower first tokens of others
+  uint64_t kv_cache_memory_bytes = 0;  // of each rank; 0: see make_cluster_plan
+  int64_t num_kv_blocks = 0;           // overrides kv_cache_memory_bytes
+  int threads = 0;                     // of each rank; 0: max(1, cores / ranks on the host)
+  std::optional<parallel::Isa> isa;    // at most this instruction set
+  std::optional<DeviceKind> device;    // none: each rank takes the best of its host
+  Gemm gemm = Gemm::kOwn;              // kCublasLt: every rank must have the same version of it
+  std::string control_host;            // address of the control link
   int control_port = 0;
 };
 
@@ -56,14 +56,14 @@ KvBudget kv_budget(const ClusterRequest& request, const parallel::ClusterPlan& p
 
 /// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a
 /// rank's room is kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks (on a GPU
-/// nine tenths of what is free there, less the weights, over the ranks that share it); never more than max_num_seqs
-/// sequences of max_model_len need. Throws Error: kInvalidArgument (layout, lengths, builds that differ),
-/// kResourceExhausted (memory, or too few blocks for one sequence; says by how much and which length fits).
+/// nine tenths of what is free there over the ranks that share it, less weights, embedding and scratch); never more
+/// than max_num_seqs sequences of max_model_len need. Throws Error: kInvalidArgument (layout, lengths, builds that
+/// differ), kResourceExhausted (memory, or too few blocks for one sequence; says by how much and which length fits).
 parallel::ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                                         const std::vector<parallel::WorkerHello>& hellos, uint64_t epoch);
 
 /// What a worker on this machine would say, were it rank `rank` of `num_ranks` that all run here. Throws what
 /// open_device does.
-parallel::WorkerHello invented_hello(int rank, int num_ranks, DeviceKind device = DeviceKind::kCpu);
+parallel::WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> device = DeviceKind::kCpu);
 
 }  // namespace chorale::coordinator

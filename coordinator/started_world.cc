@@ -46,8 +46,8 @@ std::vector<std::string> mpirun_command(const StartedWorldOptions& options, cons
   command.insert(command.end(), {"-x", "CHORALE_SECRET"});
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   command.insert(command.end(), {self, "worker", "--coordinator", address, "--epoch", std::to_string(epoch), "--device",
-                                 std::string(to_string(request.device)), "--threads", std::to_string(request.threads),
-                                 "--log-level", "warn"});
+                                 request.device ? std::string(to_string(*request.device)) : "auto", "--threads",
+                                 std::to_string(request.threads), "--log-level", "warn"});
   return command;
 }
 

@@ -41,7 +41,7 @@ Bytes WorkerHello::encode() const {
   out.put(device_arithmetic);
   out.put(device_name);
   out.put(device_free_bytes);
-  out.put(ranks_on_device);
+  out.put(device_identity);
   out.put(cublaslt_version);
   return out.take();
 }
@@ -64,12 +64,12 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   hello.device_arithmetic = in.get_string();
   hello.device_name = in.get_string();
   in.get(hello.device_free_bytes);
-  in.get(hello.ranks_on_device);
+  hello.device_identity = in.get_string();
   hello.cublaslt_version = in.get_string();
   in.expect_end();
   const bool counts_make_sense = hello.num_ranks >= 1 && hello.rank >= 0 && hello.rank < hello.num_ranks &&
                                  hello.ranks_on_host >= 1 && hello.ranks_on_host <= hello.num_ranks &&
-                                 hello.num_cores >= 1 && hello.ranks_on_device >= 1;
+                                 hello.num_cores >= 1;
   if (!counts_make_sense || hello.best_isa_f32 > Isa::kAvx512Bf16 || hello.best_isa_bf16 > Isa::kAvx512Bf16)
     fail(ErrorCode::kCorrupt, "hello of rank {} of {} makes no sense", hello.rank, hello.num_ranks);
   return hello;

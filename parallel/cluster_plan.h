@@ -30,7 +30,7 @@ struct WorkerHello {
   std::string device_arithmetic = "cpu";  // of its numerics class (Device::arithmetic)
   std::string device_name;                // "NVIDIA H200"
   uint64_t device_free_bytes = 0;         // of a device with memory of its own; 0: the host's
-  int ranks_on_device = 1;                // that share it
+  std::string device_identity;            // ranks of a host that say the same share it
   std::string cublaslt_version;           // "13.1.0"; empty: it found none that it can use
 
   Bytes encode() const;

@@ -29,13 +29,6 @@ std::unique_ptr<Device> open_own_device(DeviceKind kind, const comm::WorldMap& m
   return kind == DeviceKind::kCpu ? nullptr : open_device(kind, map.local_rank());
 }
 
-// Ranks of a host that have this rank's device: every num_devices-th.
-int ranks_on_device(DeviceKind kind, const comm::WorldMap& map) {
-  const int num_devices = DeviceRegistry::find(to_string(kind))->survey().num_devices;
-  const int own = map.local_rank() % num_devices;
-  return (map.ranks_on_host() - own + num_devices - 1) / num_devices;
-}
-
 parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device) {
   const parallel::HostFacts facts = parallel::read_host_facts();
   parallel::WorkerHello hello{.rank = map.rank,
@@ -55,7 +48,7 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device
   hello.device_name = device->name();
   hello.cublaslt_version = cublaslt_version(device->kind());
   if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
-  hello.ranks_on_device = ranks_on_device(device->kind(), map);
+  hello.device_identity = device->identity();
   return hello;
 }
 

@@ -51,6 +51,7 @@ class HostDevice : public Device {
   DeviceKind kind() const override { return kind_; }
   std::string name() const override { return std::string(to_string(kind_)); }
   std::string arithmetic() const override { return std::string(to_string(kind_)); }
+  std::string identity() const override { return {}; }
   DeviceMemory memory() const override {
     const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
     return {.free_bytes = page * static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)),

@@ -118,6 +118,11 @@ class CudaDevice : public Device {
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return properties_.name; }
   std::string arithmetic() const override { return fmt::format("sm_{}{}", properties_.major, properties_.minor); }
+  std::string identity() const override {  // also of a part of one (MIG), and where a process sees only some
+    std::string hex;
+    for (const char byte : properties_.uuid.bytes) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+    return hex;
+  }
   DeviceMemory memory() const override {
     bind();
     size_t free = 0, total = 0;

@@ -84,8 +84,9 @@ ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
 
 }  // namespace
 
-DeviceKind parse_device(const std::string& name) {
-  return name == "auto" ? best_device() : device_kind_from_string(name);
+std::optional<DeviceKind> parse_device(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  return device_kind_from_string(name);
 }
 
 void add_cluster_options(cxxopts::Options& options) {

@@ -27,8 +27,8 @@ struct ClusterOptions {
   LogLevel log_level = LogLevel::kWarn;
 };
 
-/// "auto", or the name of a DeviceKind. Throws Error{kInvalidArgument}.
-DeviceKind parse_device(const std::string& name);
+/// Nothing for "auto", else the DeviceKind of that name. Throws Error{kInvalidArgument}.
+std::optional<DeviceKind> parse_device(const std::string& name);
 
 void add_cluster_options(cxxopts::Options& options);
 /// Throws Error{kInvalidArgument} with the option's name, its value and what was expected.

@@ -78,7 +78,7 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
         comm::secret_from(arguments.count("secret-file") != 0 ? arguments["secret-file"].as<std::string>() : "");
   }
   start.epoch = arguments["epoch"].as<uint64_t>();
-  start.device = parse_device(arguments["device"].as<std::string>());
+  start.device = parse_device(arguments["device"].as<std::string>()).value_or(best_device());
   start.threads = arguments["threads"].as<int>();
   const LogLevel level = log_level_from_string(arguments["log-level"].as<std::string>());
   const auto session = comm::MpiSession::start();

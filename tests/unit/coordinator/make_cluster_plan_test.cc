@@ -56,7 +56,7 @@ TEST(MakeClusterPlan, SizesTheCacheByWhatIsFreeOnAGpuBesideTheWeights) {
     hello.device = "cuda";
     hello.device_arithmetic = "sm_90";
     hello.device_free_bytes = 4ULL << 30;
-    hello.ranks_on_device = 2;
+    hello.device_identity = "one for both";
   }
   ClusterRequest request = request_of(2, 1);
   request.max_num_seqs = 1000;  // more than there is room for
@@ -70,6 +70,8 @@ TEST(MakeClusterPlan, SizesTheCacheByWhatIsFreeOnAGpuBesideTheWeights) {
                               kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
     EXPECT_LE(used, room) << "rank " << hello.rank;
   }
+  hellos[1].device_identity = "another";  // each has one to itself, although both see only one
+  EXPECT_GT(make_cluster_plan(request, toy_config(), hellos, 1).num_kv_blocks, 2 * plan.num_kv_blocks);
 }
 
 TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
