@@ -1,5 +1,5 @@
 // From the CUDA runtime's status to this project's errors. Called by everything in comm/cuda and by host code of
-// kernels; the kernels' own launches check themselves.
+// kernels, their launches included.
 #pragma once
 
 #include <cuda_runtime_api.h>

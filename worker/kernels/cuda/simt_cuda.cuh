@@ -6,11 +6,15 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <mutex>
+#include <set>
 #include <type_traits>
+#include <utility>
 
 #include "comm/base/device.h"
 #include "comm/base/dtype.h"
 #include "comm/base/error.h"
+#include "comm/cuda/cuda_error.h"
 #include "worker/ops/context.h"
 
 namespace chorale::worker::inline SIMT {
@@ -106,23 +110,34 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroupsLeft) : "memory");
 }
 
-/// Throws Error{kSystem} for a launch that the device refuses. What fails while the kernel runs shows at the stream's
-/// next synchronisation.
+/// Lets the kernel ask for all the shared memory that the current device can give to a block: once for each kernel and
+/// device and never for less, so that no launch takes from another of the same kernel, by another rank's thread, what
+/// it is about to use. Throws what check_cuda throws.
+inline void grant_shared_memory(const void* kernel) {
+  static std::mutex mutex;
+  static std::set<std::pair<const void*, int>> granted;
+  int device = 0, most = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  const std::lock_guard lock(mutex);
+  if (granted.contains({kernel, device})) return;
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "cudaFuncSetAttribute");
+  granted.emplace(kernel, device);
+}
+
+/// Throws Error{kSystem} for a launch that the device refuses, and for what failed on the device before it. What fails
+/// while the kernel runs shows at the stream's next synchronisation.
 template <typename Params>
 void launch(OpContext& ctx, void (*kernel)(Params), const LaunchShape& shape, const Params& params) {
   constexpr size_t kSharedWithoutAsking = size_t{48} << 10;
-  cudaError_t status = cudaSuccess;
-  if (shape.shared_bytes > kSharedWithoutAsking)
-    status =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
-  if (status == cudaSuccess) {
-    kernel<<<shape.grid, shape.block, shape.shared_bytes, static_cast<cudaStream_t>(ctx.stream->native())>>>(params);
-    status = cudaGetLastError();
-  }
-  if (status != cudaSuccess)
-    fail(ErrorCode::kSystem, "a kernel with {} x {} threads and {} bytes of shared memory was refused: {}",
-         shape.grid.x * shape.grid.y * shape.grid.z, shape.block.x * shape.block.y * shape.block.z, shape.shared_bytes,
-         cudaGetErrorString(status));
+  if (shape.shared_bytes > kSharedWithoutAsking) grant_shared_memory(reinterpret_cast<const void*>(kernel));
+  kernel<<<shape.grid, shape.block, shape.shared_bytes, static_cast<cudaStream_t>(ctx.stream->native())>>>(params);
+  const cudaError_t status = cudaGetLastError();  // which also forgets it
+  if (status == cudaSuccess) return;
+  if (is_sticky(status)) fail_cuda(status, "work before a kernel's launch");
+  fail(ErrorCode::kSystem, "a kernel with {} x {} threads and {} bytes of shared memory was refused: {}",
+       shape.grid.x * shape.grid.y * shape.grid.z, shape.block.x * shape.block.y * shape.block.z, shape.shared_bytes,
+       cudaGetErrorString(status));
 }
 
 }  // namespace chorale::worker::inline SIMT
