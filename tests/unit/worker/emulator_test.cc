@@ -1,6 +1,7 @@
 // The emulator itself: threads, barriers, shuffles, matrix instructions, late copies, and what it refuses.
 #include "worker/kernels/cuda/emulator.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -166,6 +167,53 @@ TEST_F(Emulator, CopiesArriveNoSoonerThanTheyAreWaitedFor) {
   for (int i = 0; i < 128; ++i) EXPECT_EQ(out[i], in[(i + 60) % 128]);
   run(copy_kernel<false>, {.grid = {1}, .block = {32}, .shared_bytes = 512}, CopyParams{in.data(), out.data()});
   EXPECT_TRUE(std::isnan(out[0]));
+}
+
+// What hardware leaves undefined and the emulator refuses, one an element.
+enum class Wrong { kNothing, kTwoInstructions, kLaneEndedBefore, kLaneEndsDuring, kCopyTo, kCopyFrom, kLoad };
+struct WrongParams {
+  Wrong what;
+  const float* in;
+  float* out;
+};
+void wrong_kernel(WrongParams p) {
+  auto* shared = shared_memory<float>();
+  const unsigned l = lane();
+  shared[l] = 1.0f;
+  float value = 0.0f;
+  if (p.what == Wrong::kTwoInstructions) value = l < 5 ? shuffle(value, 0) : static_cast<float>(ballot(true));
+  if (p.what == Wrong::kLaneEndedBefore && l == 0) return;  // the first to run in this order
+  if (p.what == Wrong::kLaneEndsDuring && l == 31) return;
+  sync_warp();
+  if (p.what == Wrong::kCopyTo) copy_async_16(shared + 1, p.in);
+  if (p.what == Wrong::kCopyFrom) copy_async_16(shared, p.in + 1);
+  if (p.what == Wrong::kLoad) value = float_of(load_once_16(p.in + 2).word[0]);
+  copy_async_commit();
+  copy_async_wait<0>();
+  p.out[l] = shuffle(value, 3);
+}
+TEST_F(Emulator, RefusesWhatHardwareLeavesUndefined) {
+  alignas(16) float in[8] = {};
+  std::vector<float> out(64);
+  const auto complaint_of = [&](Wrong what, unsigned threads = 32) -> std::string {
+    try {
+      run(wrong_kernel, {.grid = {1}, .block = {threads}, .shared_bytes = 256}, WrongParams{what, in, out.data()});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing";
+  };
+  using ::testing::HasSubstr;
+  EXPECT_EQ(complaint_of(Wrong::kNothing), "nothing");
+  EXPECT_THAT(complaint_of(Wrong::kTwoInstructions), HasSubstr("thread 31 meets its warp for another instruction"));
+  EXPECT_THAT(complaint_of(Wrong::kLaneEndedBefore), HasSubstr("thread 1 meets its warp, of which a lane has ended"));
+  EXPECT_THAT(complaint_of(Wrong::kLaneEndsDuring), HasSubstr("thread 31 ends while other lanes of its warp wait"));
+  EXPECT_THAT(complaint_of(Wrong::kNothing, 40),
+              HasSubstr("thread 39 meets for all 32 lanes in a warp that has fewer"));
+  EXPECT_THAT(complaint_of(Wrong::kCopyTo), HasSubstr("copies 16 bytes to shared memory that is not aligned"));
+  EXPECT_THAT(complaint_of(Wrong::kCopyFrom), HasSubstr("copies 16 bytes from memory that is not aligned"));
+  EXPECT_THAT(complaint_of(Wrong::kLoad), HasSubstr("loads 16 bytes that are not aligned"));
+  EXPECT_EQ(complaint_of(Wrong::kNothing, 64), "nothing");  // and it goes on with the next launch
 }
 
 struct MathParams {

@@ -44,7 +44,8 @@ struct Thread {
   context::stack_context stack;
   State state = State::kDone;
   Dim3 index;
-  void* mine = nullptr;  // what it brought to the warp's meeting
+  void* mine = nullptr;   // what it brought to the warp's meeting
+  WarpAct act = nullptr;  // and what for
   std::deque<std::vector<PendingCopy>> copy_groups;
   std::vector<PendingCopy> open_copies;
 };
@@ -113,11 +114,21 @@ class Machine {
 
   void meet_warp(void* mine, WarpAct act) {
     Thread& self = current();
+    const unsigned warp = number_ / kWarpSize;
+    if (live_in_warp_[warp] != size_of_warp(warp)) refuse("meets its warp, of which a lane has ended");
+    if (act != nullptr && live_in_warp_[warp] != kWarpSize) refuse("meets for all 32 lanes in a warp that has fewer");
     self.mine = mine;
+    self.act = act;
     self.state = State::kAtWarpBarrier;
-    acts_[number_ / kWarpSize] = act;
-    ++at_warp_barrier_[number_ / kWarpSize];
-    if (!open_warp_barrier(number_ / kWarpSize)) leave_fibre();
+    ++at_warp_barrier_[warp];
+    if (!open_warp_barrier(warp)) leave_fibre();
+  }
+
+  // A fibre cannot throw: the machine does it for this one, which never goes on.
+  [[noreturn]] void refuse(const char* why) {
+    CHECK(current_ != nullptr);
+    complaint_ = fmt::format("block ({}, {}, {}), thread {} {}", block_.x, block_.y, block_.z, number_, why);
+    for (;;) leave_fibre();
   }
 
  private:
@@ -127,7 +138,7 @@ class Machine {
     live_ = size_;
     at_block_barrier_ = 0;
     std::fill(at_warp_barrier_.begin(), at_warp_barrier_.end(), 0u);
-    for (unsigned w = 0; w * kWarpSize < size_; ++w) live_in_warp_[w] = std::min(kWarpSize, size_ - w * kWarpSize);
+    for (unsigned w = 0; w * kWarpSize < size_; ++w) live_in_warp_[w] = size_of_warp(w);
     for (unsigned i = 0; i < size_; ++i) {
       const unsigned plane = launch_.block.x * launch_.block.y;
       threads_[i]->index = {i % launch_.block.x, i / launch_.block.x % launch_.block.y, i / plane};
@@ -135,11 +146,16 @@ class Machine {
     }
     while (live_ > 0) {
       if (run_ready_threads()) continue;
-      const std::string stuck = describe_stuck();
-      threads_.clear();  // their stacks hold a kernel that will never end
-      fail(ErrorCode::kSystem, "{}", stuck);
+      give_up(describe_stuck());
     }
   }
+
+  [[noreturn]] void give_up(const std::string& why) {
+    threads_.clear();  // their stacks hold a kernel that will never end
+    fail(ErrorCode::kSystem, "{}", why);
+  }
+
+  unsigned size_of_warp(unsigned warp) const { return std::min(kWarpSize, size_ - warp * kWarpSize); }
 
   bool run_ready_threads() {
     bool any = false;
@@ -148,6 +164,7 @@ class Machine {
       if (threads_[number]->state != State::kReady) continue;
       any = true;
       enter_fibre(number);
+      if (!complaint_.empty()) give_up(std::exchange(complaint_, {}));
     }
     return any;
   }
@@ -209,12 +226,11 @@ class Machine {
   void end_thread() {
     Thread& self = *current_;
     CHECK(self.open_copies.empty() && self.copy_groups.empty());  // asynchronous copies that nobody waited for
+    if (at_warp_barrier_[number_ / kWarpSize] > 0) refuse("ends while other lanes of its warp wait to meet");
     self.state = State::kDone;
-    self.mine = nullptr;
     --live_;
     --live_in_warp_[number_ / kWarpSize];
     open_block_barrier();
-    open_warp_barrier(number_ / kWarpSize);
   }
 
   bool open_block_barrier() {
@@ -226,16 +242,17 @@ class Machine {
   }
 
   bool open_warp_barrier(unsigned warp) {
-    if (live_in_warp_[warp] == 0 || at_warp_barrier_[warp] != live_in_warp_[warp]) return false;
+    if (at_warp_barrier_[warp] != size_of_warp(warp)) return false;
     at_warp_barrier_[warp] = 0;
+    const WarpAct act = current_->act;
     void* lanes[kWarpSize] = {};
-    for (unsigned i = 0; i < kWarpSize && warp * kWarpSize + i < size_; ++i) {
+    for (unsigned i = 0; i < size_of_warp(warp); ++i) {
       Thread& thread = *threads_[warp * kWarpSize + i];
-      if (thread.state != State::kAtWarpBarrier) continue;
+      if (thread.act != act) refuse("meets its warp for another instruction than a lane that waits there");
       lanes[i] = thread.mine;
       thread.state = State::kReady;
     }
-    if (acts_[warp] != nullptr) acts_[warp](lanes);
+    if (act != nullptr) act(lanes);
     return true;
   }
 
@@ -262,7 +279,7 @@ class Machine {
   unsigned number_ = 0;
   unsigned live_ = 0, at_block_barrier_ = 0;
   std::array<unsigned, kMaxThreads / kWarpSize> live_in_warp_{}, at_warp_barrier_{};
-  std::array<WarpAct, kMaxThreads / kWarpSize> acts_{};
+  std::string complaint_;  // of the thread that ran last
   Order order_ = Order::kForward;
   std::vector<unsigned> shuffled_;
   std::minstd_rand random_{1};
@@ -286,8 +303,13 @@ unsigned warp() { return machine.number() / kWarpSize; }
 std::byte* shared_memory() { return machine.shared(); }
 void meet_block() { machine.meet_block(); }
 void meet_warp(void* mine, WarpAct act) { machine.meet_warp(mine, act); }
+void refuse(const char* why) { machine.refuse(why); }
 
 void copy_async(void* to, const void* from, size_t bytes) {
+  if (bytes == 16) {
+    check_aligned_16(to, "copies 16 bytes to shared memory that is not aligned to 16");
+    check_aligned_16(from, "copies 16 bytes from memory that is not aligned to 16");
+  }
   machine.current().open_copies.push_back({to, from, bytes});
 }
 void copy_async_commit() {

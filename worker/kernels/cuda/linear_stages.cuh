@@ -14,6 +14,7 @@ __device__ __forceinline__ Bytes16 load_shared_16(const void* p) {
 #if defined(__CUDACC__)
   return *static_cast<const Bytes16*>(p);
 #else
+  emulator::check_aligned_16(p, "loads 16 bytes of shared memory that are not aligned to 16");
   Bytes16 value;
   std::memcpy(&value, p, sizeof(value));
   return value;

@@ -119,7 +119,7 @@ void multiply_accumulate(FragmentC& c, const FragmentA& a, const FragmentB& b) {
 
 inline void load_matrices(uint32_t (&reg)[4], const void* row_of_lane) {
   mma_twin::LoadLane lane{reg, static_cast<const uint32_t*>(row_of_lane)};
-  CHECK_EQ(reinterpret_cast<uintptr_t>(row_of_lane) % 16, uintptr_t{0});
+  emulator::check_aligned_16(row_of_lane, "names a row of a matrix that is not aligned to 16 bytes");
   emulator::meet_warp(&lane, [](void* const(&lanes)[32]) {
     for (int l = 0; l < 32; ++l)
       for (int m = 0; m < 4; ++m) {

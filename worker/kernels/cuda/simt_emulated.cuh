@@ -49,7 +49,6 @@ T shuffle(T value, unsigned source) {
   emulator::meet_warp(&slot, [](void* const(&lanes)[32]) {
     for (void* lane : lanes) {
       auto* self = static_cast<ShuffleSlot<T>*>(lane);
-      if (self == nullptr || lanes[self->source] == nullptr) continue;
       self->take = static_cast<const ShuffleSlot<T>*>(lanes[self->source])->give;
     }
   });
@@ -74,10 +73,8 @@ inline uint32_t ballot(bool predicate) {
   ShuffleSlot<uint32_t> slot{predicate ? 1u : 0u, 0u, 0u};
   emulator::meet_warp(&slot, [](void* const(&lanes)[32]) {
     uint32_t bits = 0;
-    for (unsigned i = 0; i < 32; ++i)
-      if (lanes[i] != nullptr) bits |= static_cast<const ShuffleSlot<uint32_t>*>(lanes[i])->give << i;
-    for (void* lane : lanes)
-      if (lane != nullptr) static_cast<ShuffleSlot<uint32_t>*>(lane)->take = bits;
+    for (unsigned i = 0; i < 32; ++i) bits |= static_cast<const ShuffleSlot<uint32_t>*>(lanes[i])->give << i;
+    for (void* lane : lanes) static_cast<ShuffleSlot<uint32_t>*>(lane)->take = bits;
   });
   return slot.take;
 }
@@ -110,6 +107,7 @@ struct alignas(16) Bytes16 {
   uint32_t word[4];
 };
 inline Bytes16 load_once_16(const void* p) {
+  emulator::check_aligned_16(p, "loads 16 bytes that are not aligned to 16");
   Bytes16 value;
   std::memcpy(&value, p, sizeof(value));
   return value;
