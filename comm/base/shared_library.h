@@ -35,6 +35,8 @@ class SharedLibrary {
     return reinterpret_cast<Function>(symbol(name));
   }
   std::string path() const;  // where the loader found it
+  /// Stays open until the process ends; this object owns nothing any more.
+  void leave_open() && { handle_ = nullptr; }
 
  private:
   explicit SharedLibrary(void* handle) : handle_(handle) {}

@@ -23,9 +23,6 @@ std::string read_table(const SharedLibrary& library, CublasLt& table) {
   return {};
 }
 
-/// Libraries of CUDA leave threads and hooks behind: what is used stays open until the process ends.
-void keep_open(SharedLibrary library) { new SharedLibrary(std::move(library)); }
-
 Result<CublasLt> search() {
   CublasLt table;
   const LibrarySearch places{.name = "cuBLASLt",
@@ -34,7 +31,7 @@ Result<CublasLt> search() {
                              .wheel_folders = {"nvidia/cu13/lib", "nvidia/cublas/lib"}};
   auto library = find_library(places, [&](const SharedLibrary& found) { return read_table(found, table); });
   if (!library) return library.failure();
-  keep_open(std::move(*library));
+  std::move(*library).leave_open();  // libraries of CUDA leave threads and hooks behind
   return table;
 }
 
@@ -61,7 +58,7 @@ Result<CublasLt> load_cublaslt(const std::string& path) {
   CublasLt table;
   const std::string problem = read_table(*library, table);
   if (!problem.empty()) return Failure{ErrorCode::kUnsupported, path + ": " + problem, ""};
-  keep_open(std::move(*library));
+  std::move(*library).leave_open();  // libraries of CUDA leave threads and hooks behind
   return table;
 }
 
