@@ -59,7 +59,7 @@ class FakeWorker {
   ~FakeWorker() { thread_.join(); }
   /// Sends a fault instead of the answer to step `step`.
   void fail_at(uint64_t step) { fail_at_ = step; }
-  /// Once its weights are loaded it sends what nobody asked for, until its link is lost.
+  /// Once its weights are loaded it sends what nobody asked for, and goes on until its link is lost.
   void flood() { floods_ = true; }
   void wait_for_end() { has_ended_.wait(false); }
 
@@ -73,8 +73,7 @@ class FakeWorker {
         if (message->type == MessageType::kClusterPlan) {
           oracle.emplace(parallel::ClusterPlan::decode(message->payload).num_kv_blocks);
           link->send(MessageType::kReady, parallel::WorkerReady{}.encode());
-          const Bytes junk(floods_ ? 1 << 20 : 0);
-          while (!junk.empty()) link->send(MessageType::kDrain, junk);
+          if (floods_) send_junk(*link);
         }
         if (message->type == MessageType::kStepPlan)
           answer(*link, *oracle, parallel::StepPlan::decode(message->payload));
@@ -82,6 +81,12 @@ class FakeWorker {
     } catch (const Error&) {
       // The coordinator left: so does the worker.
     }
+  }
+  // More than the coordinator's inbox takes (128 MiB), less than the link's outbox (256 MiB): a coordinator that reads
+  // slowly must not make this end break the link first.
+  static void send_junk(ControlClient& link) {
+    const Bytes junk(1 << 20);
+    for (int i = 0; i < 160; ++i) link.send(MessageType::kDrain, junk);
   }
   void answer(ControlClient& link, test::OracleWorld& oracle, const parallel::StepPlan& plan) {
     if (plan.step == fail_at_) {
