@@ -27,10 +27,7 @@ bool is_reset(int fd) {
 void Session::on_peer_finished() {
   peer_finished_ = true;
   if (state_ != State::kHandling && state_ != State::kAnswering) return abort();  // it waits for nothing
-  // In the middle of a stream the end means that the client left: a reset may never ring for a write that waits.
-  if (stream_begun_) return abort();
   watch_for_reset();
-  if (is_reset(socket_.native_handle())) return abort();  // it came with the end: nothing will ring for it again
   probe_peer();
 }
 
