@@ -252,8 +252,8 @@ class ControlServer::Impl {
   void drop(const std::shared_ptr<Peer>& peer, const std::string& reason) {
     if (peers_.erase(peer->id) == 0) return;
     unwatch(peer->connection.fd());
+    if (peer->rank >= 0) set_rank(peer->rank, {});  // first: a peer that sees its link closed is connected no more
     peer->connection.break_off(reason);
-    if (peer->rank >= 0) set_rank(peer->rank, {});
     if (peer->stage == Stage::kJoined) {
       emit({LinkEvent::Kind::kLost, peer->rank, MessageType::kFault, {}, reason});
     } else {

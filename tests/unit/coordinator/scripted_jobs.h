@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -32,7 +33,7 @@ class ScriptedJobs : public coordinator::api::JobService {
   ScriptedJobs() : thread_([this] { run(); }) {}
   ~ScriptedJobs() override {
     {
-      const std::lock_guard lock(mutex_);
+      const auto turn = take_turn();
       stopping_ = true;
     }
     changed_.notify_all();
@@ -40,7 +41,7 @@ class ScriptedJobs : public coordinator::api::JobService {
   }
 
   Result<JobId> submit(JobRequest request, std::shared_ptr<JobSink> sink) override {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     if (lost_) return Failure{ErrorCode::kPeerLost, "the world is lost", ""};
     if (jobs_.size() >= max_jobs_) return Failure{ErrorCode::kResourceExhausted, "the queue holds its most jobs", ""};
     const JobId id = ++last_id_;
@@ -50,22 +51,22 @@ class ScriptedJobs : public coordinator::api::JobService {
     return id;
   }
   void cancel(JobId id) override {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     num_cancelled_ += static_cast<int>(jobs_.erase(id));
     changed_.notify_all();
   }
   void wake() override {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     ++num_wakes_;
     changed_.notify_all();
   }
   Result<std::string> health() const override {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     if (lost_) return Failure{ErrorCode::kPeerLost, "the world is lost", ""};
     return std::string("all is well");
   }
   coordinator::EngineStats stats() const override {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     coordinator::EngineStats stats;
     stats.num_requests_running = static_cast<int>(jobs_.size());
     stats.finished_abort = static_cast<uint64_t>(num_cancelled_);
@@ -78,19 +79,19 @@ class ScriptedJobs : public coordinator::api::JobService {
   void let_go() { set_wait(Wait::kOver); }
   void fail_waiting() { set_wait(Wait::kFailed); }
   void set_max_jobs(size_t max_jobs) {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     max_jobs_ = max_jobs;
   }
   void set_lost(bool lost) {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     lost_ = lost;
   }
   JobRequest last_request() {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     return last_request_;
   }
   int num_wakes() {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     return num_wakes_;
   }
   bool wait_for_jobs(size_t count) {
@@ -109,7 +110,7 @@ class ScriptedJobs : public coordinator::api::JobService {
  private:
   enum class Wait { kOn, kOver, kFailed };
   void set_wait(Wait wait) {
-    const std::lock_guard lock(mutex_);
+    const auto turn = take_turn();
     wait_ = wait;
     changed_.notify_all();
   }
@@ -122,13 +123,23 @@ class ScriptedJobs : public coordinator::api::JobService {
 
   template <typename Condition>
   bool wait(Condition condition) {
-    std::unique_lock lock(mutex_);
+    std::unique_lock lock = take_turn();
     return changed_.wait_for(lock, std::chrono::seconds(20), condition);
+  }
+
+  /// The mutex, for everybody but the thread that plays: that one gives tokens without a pause, and would take the
+  /// mutex again before others wake.
+  std::unique_lock<std::mutex> take_turn() const {
+    ++num_waiting_;
+    std::unique_lock lock(mutex_);
+    if (--num_waiting_ == 0) nobody_waits_.notify_one();
+    return lock;
   }
 
   void run() {
     std::unique_lock lock(mutex_);
     while (!stopping_) {
+      nobody_waits_.wait(lock, [this] { return num_waiting_ == 0; });
       bool progress = false;
       for (auto it = jobs_.begin(); it != jobs_.end();) {
         const bool ended = step(it->second, progress);
@@ -188,6 +199,8 @@ class ScriptedJobs : public coordinator::api::JobService {
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable changed_;
+  mutable std::condition_variable nobody_waits_;
+  mutable std::atomic<int> num_waiting_ = 0;  // in take_turn
   std::map<JobId, Job> jobs_;
   JobRequest last_request_;
   JobId last_id_ = 0;
