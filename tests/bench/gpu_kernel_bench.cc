@@ -142,8 +142,9 @@ class Bench {
     for (int i = 0; i < batch * blocks; ++i) table.push_back(i);
     std::shuffle(table.begin(), table.end(), random_);
     for (int i = 0; i < kHeads; ++i) kv_head_of.push_back(i / (kHeads / kKvHeads));
+    const std::vector<int32_t> contexts(static_cast<size_t>(batch), context), splits = split_starts(contexts);
     const Tensor query_start = ints(start), block_table = ints(table), heads = ints(kv_head_of),
-                 context_len = ints(std::vector<int32_t>(static_cast<size_t>(batch), context)),
+                 context_len = ints(contexts), split_start = ints(splits),
                  q = random(DType::kF32, {int64_t{batch} * rows, kHeads * kHeadDim}),
                  out(*device_, DType::kBF16, {int64_t{batch} * rows, kHeads * kHeadDim});
     AttentionArgs args{.q = q,
@@ -156,7 +157,10 @@ class Bench {
                        .block_table = block_table.as<int32_t>(),
                        .block_table_stride = blocks,
                        .scale = 0.088388348f,
-                       .out = out};
+                       .out = out,
+                       .split_start = split_start.as<int32_t>(),
+                       .max_splits = splits.back(),
+                       .max_query_len = rows};
     const Timing timing = time(copies, [&](int i) {
       args.cache = cache.layer(i);
       attention(ctx_, args);

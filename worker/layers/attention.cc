@@ -86,7 +86,10 @@ void Attention::add_to(Step& step, MatrixView x, MatrixView residual, const Norm
                       .block_table_stride = step.batch.block_table_stride,
                       .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim_))),
                       .window = window_,
-                      .out = mixed});
+                      .out = mixed,
+                      .split_start = step.arrays.split_start,
+                      .max_splits = step.arrays.max_splits,
+                      .max_query_len = step.arrays.max_query_len});
   wo_.add_to(step, mixed, residual, &next, normed);
 }
 

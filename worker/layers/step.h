@@ -33,6 +33,10 @@ struct BatchArrays {
   const int32_t* query_start = nullptr;
   const int32_t* context_len = nullptr;
   const int32_t* block_table = nullptr;
+  // For attention on devices (worker/ops/attention.h):
+  const int32_t* split_start = nullptr;  // [num_chunks + 1]
+  int max_splits = 0;                    // split_start's last, or a bound of it
+  int max_query_len = 0;                 // rows of the longest chunk, or a bound of it
 };
 /// Copies are scratch of the current step, in the order of its stream.
 BatchArrays place_batch(OpContext& op, const Batch& batch);

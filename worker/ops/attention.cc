@@ -16,7 +16,7 @@ void check_batch(const AttentionArgs& args) {
     const int query_len = args.query_start[s + 1] - args.query_start[s];
     const int64_t num_blocks = (int64_t{args.context_len[s]} + kBlockTokens - 1) / kBlockTokens;
     CHECK_GE(query_len, 0);
-    CHECK(args.mask == AttentionMask::kFull || args.context_len[s] >= query_len);
+    CHECK(args.mask == AttentionMask::kFull || args.context_len[s] == 0 || args.context_len[s] >= query_len);
     CHECK(args.context_len[s] >= 0 && num_blocks <= args.block_table_stride);
     for (int64_t b = 0; b < num_blocks; ++b) {
       const int32_t block = args.block_table[s * args.block_table_stride + b];
@@ -26,6 +26,13 @@ void check_batch(const AttentionArgs& args) {
 }
 
 }  // namespace
+
+std::vector<int32_t> split_starts(std::span<const int32_t> context_len) {
+  std::vector<int32_t> starts{0};
+  starts.reserve(context_len.size() + 1);
+  for (int32_t context : context_len) starts.push_back(starts.back() + (context + kSplitKeys - 1) / kSplitKeys);
+  return starts;
+}
 
 void attention(OpContext& ctx, const AttentionArgs& args) {
   const int64_t width = int64_t{args.num_heads} * args.cache.head_dim;
@@ -37,7 +44,10 @@ void attention(OpContext& ctx, const AttentionArgs& args) {
   if (args.q.rows == 0 || args.num_heads == 0) return;
   CHECK(args.kv_head_of != nullptr && args.query_start != nullptr && args.context_len != nullptr &&
         args.block_table != nullptr);
-  if (ctx.device == DeviceKind::kCpu) check_batch(args);
+  if (ctx.device == DeviceKind::kCpu)
+    check_batch(args);
+  else
+    CHECK(args.split_start != nullptr && args.max_splits >= 0 && args.max_query_len >= 1);
   select_kernel(ctx, args).launch(ctx, args);
 }
 

@@ -3,6 +3,9 @@
 // in a fixed order. Called by the attention layer; it writes no cache.
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "worker/kv/kv_cache.h"
 #include "worker/ops/context.h"
 #include "worker/ops/matrix_view.h"
@@ -16,6 +19,9 @@ enum class AttentionMask {
   kFull     // every key of the context is visible (encoders, cross-attention)
 };
 
+/// [n + 1] where each sequence's splits begin among those of all: prefix sums of ceil(context_len / kSplitKeys).
+std::vector<int32_t> split_starts(std::span<const int32_t> context_len);
+
 /// Sequence s owns query rows [query_start[s], query_start[s + 1]); they are its last positions: row r stands at
 /// position context_len[s] - query_start[s + 1] + r. Its key j lies in block block_table[s][j / 16], offset j % 16.
 ///
@@ -26,7 +32,11 @@ enum class AttentionMask {
 ///   sum = fma(sum, a, tree_16(p));   acc = acc * a, then acc = fma(p_j, v_j, acc) for visible j ascending
 /// Splits (m1, s1, acc1), (m2, s2, acc2) fold left to right: m = max, e1 = exp(m1 - m), e2 = exp(m2 - m),
 ///   s = fma(s2, e2, s1 * e1), acc = fma(acc2, e2, acc1 * e1).   Blocks and splits without a visible key are skipped.
-/// out = acc / sum.
+/// out = acc / sum; 0 for a row that sees no key. A sequence without context (context_len 0: padding) reads nothing of
+/// the cache or the table, whatever its rows.
+///
+/// On a device the arrays may change between the launches of a captured graph, within max_splits, max_query_len and the
+/// shapes: the launch depends on nothing else of a batch.
 struct AttentionArgs {
   MatrixView q;                         // f32 [rows, num_heads * head_dim]
   KvLayer cache;                        // holds the context, this step's tokens included
@@ -35,7 +45,7 @@ struct AttentionArgs {
   int num_sequences = 0;
   const int32_t* query_start = nullptr;  // [num_sequences + 1], query_start[0] == 0, last == q.rows
   const int32_t* context_len =
-      nullptr;  // [num_sequences] keys, the new ones included; >= the sequence's query rows (causal)
+      nullptr;  // [num_sequences] keys, the new ones included; 0, or >= the sequence's query rows (causal)
   const int32_t* block_table = nullptr;  // [num_sequences, block_table_stride]
   int64_t block_table_stride = 0;
   float scale = 1.0f;
@@ -43,6 +53,13 @@ struct AttentionArgs {
   int window = 0;        // 0: none
   AttentionMask mask = AttentionMask::kCausal;
   MatrixView out;  // f32 | bf16 [rows, num_heads * head_dim]
+
+  // Only devices read these, and only speed depends on them. A sequence of few rows is cut: a warp takes each split and
+  // leaves a partial in scratch.
+  const int32_t* split_start = nullptr;        // [num_sequences + 1] split_starts()
+  int max_splits = 0;                          // split_start[num_sequences] is at most this
+  int max_query_len = 0;                       // no sequence has more rows
+  int64_t partial_bytes = int64_t{256} << 20;  // of scratch; sequences whose partials find no room are not cut
 };
 void attention(OpContext& ctx, const AttentionArgs& args);
 

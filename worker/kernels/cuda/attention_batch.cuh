@@ -22,6 +22,7 @@ struct AttentionBatch {
   const int32_t* kv_head_of;
   const int32_t* query_start;
   const int32_t* context_len;
+  const int32_t* split_start;
   const int32_t* block_table;
   int64_t block_table_stride;
   float scale, softcap;
@@ -57,6 +58,7 @@ AttentionBatch<T> batch_of(const AttentionArgs& args) {
   batch.kv_head_of = args.kv_head_of;
   batch.query_start = args.query_start;
   batch.context_len = args.context_len;
+  batch.split_start = args.split_start;
   batch.block_table = args.block_table;
   batch.block_table_stride = args.block_table_stride;
   batch.scale = args.scale;

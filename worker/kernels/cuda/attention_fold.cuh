@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(32) attention_fold_kernel(Params<T> p) {
   const int head = row % p.batch.num_heads, token = row / p.batch.num_heads % p.cut_tokens;
   const int sequence = row / p.batch.num_heads / p.cut_tokens, start = p.batch.query_start[sequence];
   const int query_len = p.batch.query_start[sequence + 1] - start;
-  if (query_len > p.cut_tokens || token >= query_len) return;
+  if (token >= query_len || !p.is_cut(sequence, query_len)) return;
   const KeyRange keys = visible_keys(p.batch, p.batch.context_len[sequence], query_len, token);
   const int end_split = keys.end > keys.begin ? (keys.end - 1) / kSplitKeys + 1 : 0;
   const int64_t partial = p.partial(sequence, token, head);

@@ -6,9 +6,9 @@
 // keys left to right. With lane l, g = l / 4, t = l % 4, a lane holds rows g and g + 8 of the tile and, of a block's
 // scores, keys 2 t, 2 t + 1, 2 t + 8 and 2 t + 9: what the product q k leaves is what the product p v takes. Keys and
 // values are 16-byte loads straight from the cache; those of the next block are on their way while a block is computed.
-//   A sequence of few tokens is cut: each warp takes one split of 256 keys and leaves (max, sum, acc) in scratch;
-//   attention_fold_kernel folds them. In a longer one, each warp goes through all splits of its tile and folds as it
-//   goes, the total in shared memory. Same partials, same fold: same bits.
+//   A sequence of few tokens is cut: a warp takes one split of 256 keys after the other from the batch's list of work
+//   and leaves (max, sum, acc) in scratch; attention_fold_kernel folds them. In a longer one, each warp goes through
+//   all splits of its tile and folds as it goes, the total in shared memory. Same partials, same fold: same bits.
 // Reads, for a tile and block of keys, 64 head_dim bytes (warps of a block share them in L1) and takes 4 head_dim / 16
 // matrix instructions.
 //
@@ -265,12 +265,10 @@ __device__ __forceinline__ void write_partial(const Params<T>& p, const Tile& ti
   }
 }
 
+/// One tile: its only split where it is cut, else all of them.
 template <typename T, int kDim>
-__global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_kernel(Params<T> p) {
+__device__ __forceinline__ void attend_tile(const Params<T>& p, const Tile& tile, bool is_cut) {
   using G = Geometry<kDim>;
-  const bool is_cut = static_cast<int>(block_index().x) >= p.loop_blocks;
-  Tile tile;
-  if (!(is_cut ? find_cut_tile<T, G::kWarps>(p, tile) : find_long_tile<T, G::kWarps>(p, tile))) return;
   const int pair = tile.first_pair + static_cast<int>(lane() / 4);
   const Row rows[2] = {row_of(p, tile, pair), row_of(p, tile, pair + 8)};
   // Positions ascend with pairs: the first row sees the first key and the fewest, the last row the last.
@@ -278,6 +276,7 @@ __global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_ker
   const int first_split_key = tile.first_split * kSplitKeys, end_split_key = tile.end_split * kSplitKeys;
   const int begin_key = first.begin > first_split_key ? first.begin : first_split_key;
   const int end_key = last.end < end_split_key ? last.end : end_split_key;
+  if (is_cut && begin_key >= end_key) return;  // the fold skips what no row of the tile sees
 
   auto* shared = shared_memory<FragmentC>() + warp() * ((G::kOutTiles + 1) * 32 + G::kSharedQuery);
   const Total<kDim> total{shared};
@@ -339,6 +338,20 @@ __global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_ker
   } else {
     total.write(p, tile, rows);
   }
+}
+
+template <typename T, int kDim>
+__global__ void __launch_bounds__(32 * Geometry<kDim>::kWarps) attention_mma_kernel(Params<T> p) {
+  constexpr int kWarps = static_cast<int>(Geometry<kDim>::kWarps);
+  const int block = static_cast<int>(block_index().x) - p.loop_blocks;
+  Tile tile;
+  if (block < 0) {
+    if (find_long_tile<T, Geometry<kDim>::kWarps>(p, tile)) attend_tile<T, kDim>(p, tile, false);
+    return;
+  }
+  const int stride = (static_cast<int>(grid_dims().x) - p.loop_blocks) * kWarps, items = num_items(p);
+  for (int item = block * kWarps + static_cast<int>(warp()); item < items; item += stride)
+    if (find_cut_tile(p, item, tile)) attend_tile<T, kDim>(p, tile, true);
 }
 
 }  // namespace chorale::worker::inline SIMT::attention_mma
