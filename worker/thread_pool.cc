@@ -46,14 +46,6 @@ bool spin_until_change(const std::atomic<uint32_t>& word, uint32_t old, int spin
 
 }  // namespace
 
-void set_compute_thread_fp_state() {
-#if defined(__x86_64__)
-  constexpr unsigned kMaskAll = 0x1f80, kDenormalsAreZero = 0x0040,
-                     kFlushToZero = 0x8000;  // Intel SDM volume 1, 10.2.3
-  _mm_setcsr(kMaskAll | kDenormalsAreZero | kFlushToZero);
-#endif
-}
-
 ThreadPool::ThreadPool(ThreadPoolOptions options) : num_threads_(options.num_threads), spin_us_(options.spin_us) {
   CHECK_GE(num_threads_, 1);
   set_compute_thread_fp_state();  // the caller computes too

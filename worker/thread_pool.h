@@ -8,12 +8,9 @@
 #include <thread>
 #include <vector>
 
-namespace chorale::worker {
+#include "comm/base/fp_state.h"
 
-/// Round to nearest even, denormals flushed to zero and read as zero, exceptions masked. Every thread that computes has
-/// this state (N4): vdpbf16ps always works so, and then gives exactly the bits of two float32 FMAs, so that all
-/// instruction sets agree.
-void set_compute_thread_fp_state();
+namespace chorale::worker {
 
 struct ThreadPoolOptions {
   int num_threads = 1;

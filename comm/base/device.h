@@ -46,7 +46,8 @@ class Graph {
 
 enum class CopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
 
-/// Work that the device does in order, while the host goes on. Thread: one at a time.
+/// Work that the device does in order, while the host goes on. Thread: one at a time. Only DeviceKind::kCpu does it at
+/// once.
 class Stream {
  public:
   virtual ~Stream() = default;
@@ -60,11 +61,28 @@ class Stream {
   /// device.
   virtual void synchronize(Deadline deadline) = 0;
   virtual void synchronize(Event& event, Deadline deadline) = 0;
-  /// Records what `work` gives to this stream instead of doing it. A GPU calls `work` once, now; a device without
-  /// graphs keeps it and calls it at each launch, so it may read only what lives as long as the graph. It must neither
-  /// synchronise nor allocate.
+  /// Calls `work` once and records what it gives to this stream instead of doing it: kernels with their parameters by
+  /// value, copies, fills, events that order it within itself. `work` must neither synchronise nor allocate, host
+  /// memory that it copies must be pinned, and all memory that it names must live as long as the graph. (The CPU, which
+  /// has no graphs, keeps `work` and calls it at each launch.)
   virtual std::unique_ptr<Graph> capture(std::function<void()> work) = 0;
-  virtual void* native() const = 0;  // cudaStream_t
+  virtual void* native() const = 0;  // cudaStream_t; the emulator's: comm/base/emulator_stream.h
+
+  /// Whoever waits for this stream calls `watch` again and again meanwhile, and ends with what it throws: how a fault
+  /// outside the stream (of a peer) ends a wait that the device never would. `owner` names it for remove_watch.
+  void add_watch(const void* owner, std::function<void()> watch) { watches_.emplace_back(owner, std::move(watch)); }
+  void remove_watch(const void* owner) {
+    std::erase_if(watches_, [&](const auto& entry) { return entry.first == owner; });
+  }
+
+ protected:
+  bool has_watches() const { return !watches_.empty(); }
+  void call_watches() const {
+    for (const auto& [owner, watch] : watches_) watch();
+  }
+
+ private:
+  std::vector<std::pair<const void*, std::function<void()>>> watches_;
 };
 
 /// Thread: any; the memory it gave out must be returned before it goes.

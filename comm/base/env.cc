@@ -7,9 +7,9 @@
 namespace chorale {
 namespace {
 
-constexpr EnvVar kShown[] = {EnvVar::kSecret,       EnvVar::kApiKey,  EnvVar::kOmpiWorldSize,
-                             EnvVar::kPmixRank,     EnvVar::kPmiRank, EnvVar::kOmpiYieldWhenIdle,
-                             EnvVar::kCublasLtPath, EnvVar::kNcclPath};
+constexpr EnvVar kShown[] = {EnvVar::kSecret,       EnvVar::kApiKey,   EnvVar::kOmpiWorldSize,
+                             EnvVar::kPmixRank,     EnvVar::kPmiRank,  EnvVar::kOmpiYieldWhenIdle,
+                             EnvVar::kCublasLtPath, EnvVar::kNcclPath, EnvVar::kEmulatorStreams};
 
 bool is_secret(EnvVar variable) { return variable == EnvVar::kSecret || variable == EnvVar::kApiKey; }
 
@@ -25,6 +25,7 @@ std::string_view env_name(EnvVar variable) {
     case EnvVar::kOmpiYieldWhenIdle: return "OMPI_MCA_mpi_yield_when_idle";
     case EnvVar::kCublasLtPath: return "CHORALE_CUBLASLT_PATH";
     case EnvVar::kNcclPath: return "CHORALE_NCCL_PATH";
+    case EnvVar::kEmulatorStreams: return "CHORALE_EMULATOR_STREAMS";
     case EnvVar::kCudaHome: return "CUDA_HOME";
     case EnvVar::kCudaPath: return "CUDA_PATH";
     case EnvVar::kVirtualEnv: return "VIRTUAL_ENV";

@@ -1,17 +1,33 @@
-// The host as a device: what the CPU backend computes on, and what the CUDA emulator's kernels run over. All work is
-// done when the call returns.
+// The host as the device that the CPU backend computes on. All work is done when the call returns.
+#include "comm/base/host_device.h"
+
 #include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
 
-#include "comm/base/device.h"
 #include "comm/base/error.h"
 
 namespace chorale {
-namespace {
 
-constexpr size_t kAlignment = 256;
+// Each allocation is malloc's own, so that ASan sees a kernel that leaves it.
+void* HostDevice::allocate(size_t bytes) {
+  constexpr size_t kAlignment = 256;
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kAlignment, bytes == 0 ? 1 : bytes) != 0)
+    fail(ErrorCode::kResourceExhausted, "cannot allocate {} bytes of {} memory; {} bytes are free", bytes, name(),
+         this->memory().free_bytes);
+  std::memset(memory, 0, bytes);
+  return memory;
+}
+
+DeviceMemory HostDevice::memory() const {
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return {.free_bytes = page * static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)),
+          .total_bytes = page * static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES))};
+}
+
+namespace {
 
 class HostEvent : public Event {
  public:
@@ -45,45 +61,17 @@ class HostStream : public Stream {
   void* native() const override { return nullptr; }
 };
 
-class HostDevice : public Device {
- public:
-  explicit HostDevice(DeviceKind kind) : kind_(kind) {}
-  DeviceKind kind() const override { return kind_; }
-  std::string name() const override { return std::string(to_string(kind_)); }
-  std::string arithmetic() const override { return std::string(to_string(kind_)); }
-  std::string identity() const override { return {}; }
-  DeviceMemory memory() const override {
-    const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-    return {.free_bytes = page * static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)),
-            .total_bytes = page * static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES))};
-  }
-  // Each allocation is malloc's own, so that ASan sees a kernel that leaves it.
-  void* allocate(size_t bytes) override {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, kAlignment, bytes == 0 ? 1 : bytes) != 0)
-      fail(ErrorCode::kResourceExhausted, "cannot allocate {} bytes of {} memory; {} bytes are free", bytes, name(),
-           this->memory().free_bytes);
-    std::memset(memory, 0, bytes);
-    return memory;
-  }
-  void release(void* memory, size_t) noexcept override { std::free(memory); }
-  void* allocate_pinned(size_t bytes) override { return allocate(bytes); }
-  void release_pinned(void* memory, size_t) noexcept override { std::free(memory); }
-  std::unique_ptr<Stream> make_stream() override { return std::make_unique<HostStream>(); }
-  std::unique_ptr<Event> make_event() override { return std::make_unique<HostEvent>(); }
+}  // namespace
 
- private:
-  const DeviceKind kind_;
-};
+std::unique_ptr<Stream> HostDevice::make_stream() { return std::make_unique<HostStream>(); }
+std::unique_ptr<Event> HostDevice::make_event() { return std::make_unique<HostEvent>(); }
 
-DeviceSurvey one_device() { return {.num_devices = 1}; }
-template <DeviceKind kKind>
-std::unique_ptr<Device> open(int) {
-  return std::make_unique<HostDevice>(kKind);
-}
+namespace {
 
-const DeviceRegistry::Add kAddCpu({"cpu", DeviceKind::kCpu, one_device, open<DeviceKind::kCpu>});
-const DeviceRegistry::Add kAddEmulator({"emulator", DeviceKind::kEmulator, one_device, open<DeviceKind::kEmulator>});
+const DeviceRegistry::Add kAddCpu({"cpu", DeviceKind::kCpu, [] { return DeviceSurvey{.num_devices = 1}; },
+                                   [](int) -> std::unique_ptr<Device> {
+                                     return std::make_unique<HostDevice>(DeviceKind::kCpu);
+                                   }});
 
 }  // namespace
 }  // namespace chorale

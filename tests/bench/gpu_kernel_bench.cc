@@ -228,7 +228,7 @@ int main(int argc, char** argv) {
     return chorale::worker::kExitUsage;
   }
   try {
-    chorale::worker::set_compute_thread_fp_state();
+    chorale::set_compute_thread_fp_state();
     chorale::worker::Bench(chorale::device_kind_from_string(argc == 3 ? argv[2] : "cuda")).run();
     return 0;
   } catch (const chorale::Error& error) {

@@ -1,10 +1,12 @@
-/* A stand-in for cuBLASLt that multiplies bf16 matrices in host memory, for tests on the emulator. FAKE_VERSION is what it
+/* A stand-in for cuBLASLt that multiplies bf16 matrices in host memory, for tests on the emulator, on whose stream it works. FAKE_VERSION is what it
  * says it is; FAKE_MISSING leaves one function out. It adds ascending in k, or, where FAKE_HALVES(outputs, rows) holds, each
  * half of k by itself: a library whose bits depend on the shape. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "comm/base/emulator_stream.h"
 
 #ifndef FAKE_HALVES
 #define FAKE_HALVES(outputs, rows) 0
@@ -106,28 +108,44 @@ static void add(float* out, const uint16_t* w, const uint16_t* x, int64_t ld, ui
   }
 }
 
-int cublasLtMatmul(void* handle, Desc* desc, const void* alpha, const void* a, Layout* a_layout, const void* b,
-                   Layout* b_layout, const void* beta, const void* c, Layout* c_layout, void* d, Layout* d_layout,
-                   const Algorithm* algorithm, void* workspace, size_t workspace_bytes, void* stream) {
-  (void)stream, (void)workspace, (void)workspace_bytes;
-  const uint64_t depth = a_layout->rows, outputs = a_layout->cols, rows = b_layout->cols;
-  if (!handle || algorithm == NULL || algorithm->data[0] != 1 || desc->transpose_a != kTransposed || c != d ||
-      c_layout != d_layout || *(const float*)alpha != 1 || *(const float*)beta != 0)
-    return kInvalid;
-  if (a_layout->type != kBf16 || b_layout->type != kBf16 || d_layout->type != kF32 || b_layout->rows != depth ||
-      d_layout->rows != outputs || d_layout->cols != rows)
-    return kUnsupported;
+typedef struct {
+  const uint16_t* a;
+  const uint16_t* b;
+  float* d;
+  Layout a_layout, b_layout, d_layout;
+} Product;
+
+static int multiply(void* context, char* problem, size_t problem_bytes) {
+  (void)problem, (void)problem_bytes;
+  const Product* p = context;
+  const uint64_t depth = p->a_layout.rows, outputs = p->a_layout.cols, rows = p->b_layout.cols;
   for (uint64_t n = 0; n < outputs; ++n)
     for (uint64_t first = 0; first < rows; first += kRowsAtOnce) {
       const uint64_t count = rows - first < kRowsAtOnce ? rows - first : kRowsAtOnce;
-      const uint16_t* weight = (const uint16_t*)a + n * (uint64_t)a_layout->ld;
-      const uint16_t* x = (const uint16_t*)b + first * (uint64_t)b_layout->ld;
+      const uint16_t* weight = p->a + n * (uint64_t)p->a_layout.ld;
+      const uint16_t* x = p->b + first * (uint64_t)p->b_layout.ld;
       const uint64_t middle = FAKE_HALVES(outputs, rows) ? depth / 2 : depth;
       float low[kRowsAtOnce] = {0}, high[kRowsAtOnce] = {0};
-      add(low, weight, x, b_layout->ld, count, 0, middle);
-      add(high, weight, x, b_layout->ld, count, middle, depth);
-      for (uint64_t r = 0; r < count; ++r) ((float*)d)[(first + r) * (uint64_t)d_layout->ld + n] = low[r] + high[r];
+      add(low, weight, x, p->b_layout.ld, count, 0, middle);
+      add(high, weight, x, p->b_layout.ld, count, middle, depth);
+      for (uint64_t r = 0; r < count; ++r) p->d[(first + r) * (uint64_t)p->d_layout.ld + n] = low[r] + high[r];
     }
+  return 0;
+}
+
+int cublasLtMatmul(void* handle, Desc* desc, const void* alpha, const void* a, Layout* a_layout, const void* b,
+                   Layout* b_layout, const void* beta, const void* c, Layout* c_layout, void* d, Layout* d_layout,
+                   const Algorithm* algorithm, void* workspace, size_t workspace_bytes, void* stream) {
+  (void)workspace, (void)workspace_bytes;
+  if (!handle || algorithm == NULL || algorithm->data[0] != 1 || desc->transpose_a != kTransposed || c != d ||
+      c_layout != d_layout || *(const float*)alpha != 1 || *(const float*)beta != 0)
+    return kInvalid;
+  if (a_layout->type != kBf16 || b_layout->type != kBf16 || d_layout->type != kF32 || b_layout->rows != a_layout->rows ||
+      d_layout->rows != a_layout->cols || d_layout->cols != b_layout->cols)
+    return kUnsupported;
+  Product* product = malloc(sizeof(Product));
+  *product = (Product){a, b, d, *a_layout, *b_layout, *d_layout};
+  ((ChoraleEmulatorStream*)stream)->enqueue(stream, multiply, product, free);
   return 0;
 }
 #endif

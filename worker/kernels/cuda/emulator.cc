@@ -96,6 +96,7 @@ class Machine {
   }
 
   void set_order(Order order) { order_ = order; }
+  Order order() const { return order_; }
   Thread& current() {
     CHECK(current_ != nullptr);
     return *current_;
@@ -294,6 +295,7 @@ thread_local Machine machine;
 
 void run(const Launch& launch, void (*entry)(const void*), const void* params) { machine.run(launch, entry, params); }
 void set_order(Order order) { machine.set_order(order); }
+Order order() { return machine.order(); }
 const Dim3& thread_index() { return machine.current().index; }
 const Dim3& block_index() { return machine.block_index(); }
 const Dim3& block_dims() { return machine.launch().block; }

@@ -26,9 +26,11 @@ struct Launch {
 void run(const Launch& launch, void (*entry)(const void*), const void* params);
 
 /// The order in which threads of a block run between two barriers. A kernel that lacks a barrier gives other bits, or
-/// NaNs, in one of them. Of the calling thread; the default is kForward.
+/// NaNs, in one of them. Of the calling thread; the default is kForward. A launch takes it along to its stream's
+/// thread.
 enum class Order { kForward, kBackward, kShuffled };
 void set_order(Order order);
+Order order();
 
 // For code that runs inside a launch:
 const Dim3& thread_index();

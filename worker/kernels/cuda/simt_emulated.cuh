@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "comm/base/dtype.h"
+#include "comm/base/emulator_stream.h"
 #include "comm/base/tensor.h"
 #include "worker/kernels/cuda/emulator.h"
 #include "worker/ops/context.h"
@@ -120,14 +121,41 @@ void copy_async_wait() {
   emulator::copy_async_wait(kGroupsLeft);
 }
 
+/// One launch: all that it needs, by value, since it runs later.
 template <typename Params>
-void launch(OpContext&, void (*kernel)(Params), const LaunchShape& shape, const Params& params) {
-  struct Call {
-    void (*kernel)(Params);
-    const Params* params;
-  } const call{kernel, &params};
-  emulator::run(
-      shape, [](const void* p) { static_cast<const Call*>(p)->kernel(*static_cast<const Call*>(p)->params); }, &call);
+struct Launched {
+  void (*kernel)(Params);
+  LaunchShape shape;
+  emulator::Order order;
+  Params params;
+
+  void run() const {
+    emulator::set_order(order);
+    emulator::run(
+        shape, [](const void* p) { static_cast<const Launched*>(p)->kernel(static_cast<const Launched*>(p)->params); },
+        this);
+  }
+};
+
+/// In the order of ctx's stream, or at once where it has none that works by itself. What the emulator refuses shows at
+/// the stream's next synchronisation.
+template <typename Params>
+void launch(OpContext& ctx, void (*kernel)(Params), const LaunchShape& shape, const Params& params) {
+  const Launched<Params> launched{kernel, shape, emulator::order(), params};
+  auto* stream = static_cast<ChoraleEmulatorStream*>(ctx.stream == nullptr ? nullptr : ctx.stream->native());
+  if (stream == nullptr) return launched.run();
+  stream->enqueue(
+      stream,
+      [](void* context, char* problem, size_t problem_bytes) {
+        try {
+          static_cast<const Launched<Params>*>(context)->run();
+        } catch (const Error& error) {
+          std::strncpy(problem, error.what(), problem_bytes - 1);
+          return 1;
+        }
+        return 0;
+      },
+      new Launched<Params>(launched), [](void* context) { delete static_cast<Launched<Params>*>(context); });
 }
 
 }  // namespace chorale::worker::inline SIMT
