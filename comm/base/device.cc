@@ -17,6 +17,14 @@ DeviceKind device_kind_from_string(std::string_view name) {
   fail(ErrorCode::kInvalidArgument, "unknown device '{}'; one of {}", name, fmt::join(kNames, ", "));
 }
 
+void Stream::fail_deadline(std::string_view what) const {
+  std::string waiting;
+  for (const StreamWatch* watch : watches_)
+    if (const std::string text = watch->waiting_for(); !text.empty()) waiting += (waiting.empty() ? "" : "; ") + text;
+  fail(ErrorCode::kDeadlineExceeded, "the deadline passed while waiting for {}{}{}", what,
+       waiting.empty() ? "" : ", where peers take part: ", waiting);
+}
+
 DeviceKind best_device() {
   const DeviceEntry* cuda = DeviceRegistry::find(to_string(DeviceKind::kCuda));
   return cuda != nullptr && cuda->survey().num_devices > 0 ? DeviceKind::kCuda : DeviceKind::kCpu;

@@ -44,6 +44,16 @@ class Graph {
   virtual void launch(class Stream& stream) = 0;
 };
 
+/// What a stream's work may wait for besides the device: peers. Thread: that of the stream that it watches.
+class StreamWatch {
+ public:
+  virtual ~StreamWatch() = default;
+  /// Called again and again by whoever waits for the stream. Throws to end the wait, which the device never would.
+  virtual void check() = 0;
+  /// What the stream may be waiting for, "" for nothing: for the message of a deadline.
+  virtual std::string waiting_for() const = 0;
+};
+
 enum class CopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
 
 /// Work that the device does in order, while the host goes on. Thread: one at a time. Only DeviceKind::kCpu does it at
@@ -68,21 +78,21 @@ class Stream {
   virtual std::unique_ptr<Graph> capture(std::function<void()> work) = 0;
   virtual void* native() const = 0;  // cudaStream_t; the emulator's: comm/base/emulator_stream.h
 
-  /// Whoever waits for this stream calls `watch` again and again meanwhile, and ends with what it throws: how a fault
-  /// outside the stream (of a peer) ends a wait that the device never would. `owner` names it for remove_watch.
-  void add_watch(const void* owner, std::function<void()> watch) { watches_.emplace_back(owner, std::move(watch)); }
-  void remove_watch(const void* owner) {
-    std::erase_if(watches_, [&](const auto& entry) { return entry.first == owner; });
-  }
+  /// Asked by whoever waits for this stream, and named where the wait ends at its deadline. It must outlive the stream
+  /// or be removed.
+  void add_watch(StreamWatch& watch) { watches_.push_back(&watch); }
+  void remove_watch(StreamWatch& watch) { std::erase(watches_, &watch); }
 
  protected:
   bool has_watches() const { return !watches_.empty(); }
-  void call_watches() const {
-    for (const auto& [owner, watch] : watches_) watch();
+  void check_watches() const {
+    for (StreamWatch* watch : watches_) watch->check();
   }
+  /// Throws Error{kDeadlineExceeded}.
+  [[noreturn]] void fail_deadline(std::string_view what) const;
 
  private:
-  std::vector<std::pair<const void*, std::function<void()>>> watches_;
+  std::vector<StreamWatch*> watches_;
 };
 
 /// Thread: any; the memory it gave out must be returned before it goes.

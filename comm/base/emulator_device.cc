@@ -124,14 +124,14 @@ class EmulatorStream : public Stream {
 
   void synchronize(Deadline deadline) override {
     refuse_in_capture("synchronises");
-    await(deadline, "the work of a stream", [&](Clock::time_point until) { return queue_.await_idle(until); });
+    await(deadline, "the emulator's work", [&](Clock::time_point until) { return queue_.await_idle(until); });
   }
   void synchronize(Event& event, Deadline deadline) override {
     refuse_in_capture("synchronises");
     const auto& source = static_cast<const EmulatorEvent&>(event);
     if (source.recorded_in != nullptr) fail(ErrorCode::kUnsupported, "an event of a graph cannot be waited for");
     const uint64_t number = source.mark->last();
-    await(deadline, "an event", [&](Clock::time_point until) {
+    await(deadline, "an event of the emulator", [&](Clock::time_point until) {
       const auto reached = source.mark->await(number, until);
       if (reached && reached->problem) throw Error(reached->problem->code, reached->problem->message);
       return reached.has_value();
@@ -174,9 +174,8 @@ class EmulatorStream : public Stream {
   template <typename IsDone>
   void await(Deadline deadline, const char* what, const IsDone& is_done) const {
     while (!is_done(has_watches() ? std::min(deadline.when(), Clock::now() + kWatchEvery) : deadline.when())) {
-      call_watches();
-      if (deadline.expired())
-        fail(ErrorCode::kDeadlineExceeded, "the deadline passed while waiting for the emulator: {}", what);
+      check_watches();
+      if (deadline.expired()) fail_deadline(what);
     }
   }
 

@@ -79,10 +79,10 @@ class CudaStream : public Stream {
     check_cuda(cudaStreamWaitEvent(stream_, event_of(event), 0), "cudaStreamWaitEvent");
   }
   void synchronize(Deadline deadline) override {
-    await_cuda([&] { return cudaStreamQuery(stream_); }, [&] { call_watches(); }, deadline, "the work of a stream");
+    await([&] { return cudaStreamQuery(stream_); }, deadline, "the work of a stream");
   }
   void synchronize(Event& event, Deadline deadline) override {
-    await_cuda([&] { return cudaEventQuery(event_of(event)); }, [&] { call_watches(); }, deadline, "an event");
+    await([&] { return cudaEventQuery(event_of(event)); }, deadline, "an event");
   }
   std::unique_ptr<Graph> capture(std::function<void()> work) override {
     check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
@@ -101,6 +101,15 @@ class CudaStream : public Stream {
   void* native() const override { return stream_; }
 
  private:
+  template <typename Query>
+  void await(const Query& query, Deadline deadline, const char* what) const {
+    const auto meanwhile = [&](bool is_expired) {
+      check_watches();
+      if (is_expired) fail_deadline(fmt::format("the GPU: {}", what));
+    };
+    await_cuda(query, meanwhile, deadline, what);
+  }
+
   cudaStream_t stream_ = nullptr;
 };
 

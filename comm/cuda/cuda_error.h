@@ -21,18 +21,16 @@ inline void check_cuda(cudaError_t status, const char* call) {
 /// Such an error stays: every later call fails, and only a new process gets the device back.
 bool is_sticky(cudaError_t status);
 
-/// Calls query() until it answers cudaSuccess, and watch() now and then, yielding the core in between. Throws
-/// Error{kDeadlineExceeded} naming `what`, and what check_cuda and watch throw.
-template <typename Query, typename Watch>
-void await_cuda(const Query& query, const Watch& watch, Deadline deadline, const char* what) {
+/// Calls query() until it answers cudaSuccess, and meanwhile(expired) now and then, yielding the core in between; that
+/// throws to end the wait. Throws what check_cuda throws.
+template <typename Query, typename Meanwhile>
+void await_cuda(const Query& query, const Meanwhile& meanwhile, Deadline deadline, const char* call) {
   for (unsigned polls = 0;; ++polls) {
     const cudaError_t status = query();
     if (status == cudaSuccess) return;
-    if (status != cudaErrorNotReady) fail_cuda(status, what);
+    if (status != cudaErrorNotReady) fail_cuda(status, call);
     cudaGetLastError();  // the runtime may remember "not ready" as the last error
-    if (polls % 16 == 15) watch();
-    if (polls % 16 == 15 && deadline.expired())
-      fail(ErrorCode::kDeadlineExceeded, "the deadline passed while waiting for the GPU: {}", what);
+    if (polls % 16 == 15) meanwhile(deadline.expired());
     sched_yield();
   }
 }
