@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -70,6 +71,11 @@ struct FreeAligned {
   void operator()(std::byte* p) const { ::operator delete[](p, kSharedAlignment); }
 };
 
+// Of all threads that launch.
+struct Totals {
+  std::atomic<uint64_t> launches{0}, blocks{0}, switches{0};
+} totals;
+
 class Machine {
  public:
   void run(const Launch& launch, void (*entry)(const void*), const void* params) {
@@ -88,11 +94,14 @@ class Machine {
     const std::unique_ptr<std::byte[], FreeAligned> shared(new (kSharedAlignment)
                                                                std::byte[std::max<size_t>(1, launch.shared_bytes)]);
     shared_ = shared.get();
-    ++counters_.launches;
+    num_switches_ = 0;
     for (block_.z = 0; block_.z < launch.grid.z; ++block_.z)
       for (block_.y = 0; block_.y < launch.grid.y; ++block_.y)
         for (block_.x = 0; block_.x < launch.grid.x; ++block_.x) run_block();
     shared_ = nullptr;
+    totals.launches += 1;
+    totals.blocks += uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+    totals.switches += num_switches_;
   }
 
   void set_order(Order order) { order_ = order; }
@@ -105,7 +114,6 @@ class Machine {
   const Dim3& block_index() const { return block_; }
   const Launch& launch() const { return launch_; }
   std::byte* shared() const { return shared_; }
-  const Counters& counters() const { return counters_; }
 
   void meet_block() {
     current().state = State::kAtBlockBarrier;
@@ -134,7 +142,6 @@ class Machine {
 
  private:
   void run_block() {
-    ++counters_.blocks;
     std::memset(shared_, 0xff, launch_.shared_bytes);  // NaN as float32, float16 and bfloat16
     live_ = size_;
     at_block_barrier_ = 0;
@@ -185,7 +192,7 @@ class Machine {
   }
 
   void enter_fibre(unsigned number) {
-    ++counters_.switches;
+    ++num_switches_;
     Thread& thread = *threads_[number];
     number_ = number;
     current_ = &thread;
@@ -286,7 +293,7 @@ class Machine {
   std::minstd_rand random_{1};
   const void* machine_bottom_ = nullptr;  // of the stack that launched; for ASan only
   size_t machine_size_ = 0;
-  Counters counters_;
+  uint64_t num_switches_ = 0;  // of this launch
 };
 
 thread_local Machine machine;
@@ -326,6 +333,6 @@ void copy_async_wait(unsigned groups_left) {
   }
 }
 
-Counters counters() { return machine.counters(); }
+Counters counters() { return {totals.launches, totals.blocks, totals.switches}; }
 
 }  // namespace chorale::emulator

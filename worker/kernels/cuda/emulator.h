@@ -60,7 +60,8 @@ void copy_async(void* to, const void* from, size_t bytes);
 void copy_async_commit();
 void copy_async_wait(unsigned groups_left);
 
-/// The emulator's own counters, for tests and for knowing what an emulated world costs.
+/// The emulator's own counters, of launches of all threads that have ended, for tests and for knowing what an emulated
+/// world costs.
 struct Counters {
   uint64_t launches = 0, blocks = 0, switches = 0;
 };
