@@ -3,7 +3,6 @@
 // turn comes, copies of memory that is not pinned wait, a capture records and does nothing, and what a stream failed at
 // is thrown by whoever waits for it.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <map>
@@ -22,7 +21,7 @@ using Clock = Deadline::Clock;
 
 constexpr std::chrono::minutes kCopyDeadline{2};     // of memory that is not pinned, as on a GPU
 constexpr std::chrono::milliseconds kWatchEvery{1};  // while a stream is waited for
-constexpr std::chrono::seconds kReleaseDeadline{2};  // for memory to be no longer worked on
+constexpr std::chrono::seconds kReleaseDeadline{2};  // for memory to be no longer in use
 
 /// Host memory that a device gave out as pinned; of all devices, as on a GPU.
 class PinnedMemory {
@@ -195,17 +194,17 @@ class EmulatorDevice : public HostDevice {
  public:
   EmulatorDevice() : HostDevice(DeviceKind::kEmulator) {}
 
-  void release(void* memory, size_t bytes) noexcept override {
-    if (await_streams()) HostDevice::release(memory, bytes);
+  void release(void* memory, size_t) noexcept override {
+    free_after_work([memory] { std::free(memory); });
   }
   void* allocate_pinned(size_t bytes) override {
     void* memory = HostDevice::allocate_pinned(bytes);
     PinnedMemory::instance().add(memory, bytes);
     return memory;
   }
-  void release_pinned(void* memory, size_t bytes) noexcept override {
+  void release_pinned(void* memory, size_t) noexcept override {
     PinnedMemory::instance().remove(memory);
-    if (await_streams()) HostDevice::release_pinned(memory, bytes);
+    free_after_work([memory] { std::free(memory); });
   }
   std::unique_ptr<Stream> make_stream() override {
     const bool is_late = env(EnvVar::kEmulatorStreams) == "late";
@@ -218,22 +217,25 @@ class EmulatorDevice : public HostDevice {
   std::unique_ptr<Event> make_event() override { return std::make_unique<EmulatorEvent>(); }
 
  private:
-  /// Freeing memory waits for the device, as cudaFree does. False where that is stuck: the memory is left to it.
-  bool await_streams() noexcept {
-    const auto until = Clock::now() + (is_stuck_ ? std::chrono::seconds(0) : kReleaseDeadline);
+  /// Freeing memory waits for the device, as cudaFree does; but not for ever: a stream that is stuck frees it when it
+  /// goes on.
+  template <typename Free>
+  void free_after_work(const Free& free) noexcept {
     const std::lock_guard lock(mutex_);
-    for (const auto& weak : streams_)
-      if (const auto state = weak.lock(); state != nullptr && !EmulatorQueue::is_idle(*state, until)) {
-        is_stuck_ = true;
-        return false;
-      }
+    const auto until = Clock::now() + (is_stuck_ ? std::chrono::seconds(0) : kReleaseDeadline);
+    for (const auto& weak : streams_) {
+      const auto state = weak.lock();
+      if (state == nullptr || EmulatorQueue::is_idle(*state, until)) continue;
+      is_stuck_ = true;
+      return EmulatorQueue::push_last(*state, free);
+    }
     is_stuck_ = false;
-    return true;
+    free();
   }
 
-  std::mutex mutex_;  // guards streams_
+  std::mutex mutex_;  // guards what follows
   std::vector<std::weak_ptr<EmulatorQueue::State>> streams_;
-  std::atomic<bool> is_stuck_{false};
+  bool is_stuck_ = false;
 };
 
 const DeviceRegistry::Add kAdd({"emulator", DeviceKind::kEmulator, [] { return DeviceSurvey{.num_devices = 1}; },

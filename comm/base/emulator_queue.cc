@@ -163,6 +163,8 @@ void EmulatorQueue::throw_failure() const {
   if (const auto failure = state_->failure()) throw Error(failure->code, failure->message);
 }
 
+void EmulatorQueue::push_last(State& state, Work work) { state.push(std::move(work)); }
+
 bool EmulatorQueue::is_idle(State& state, Deadline::Clock::time_point when) { return state.await_idle(when); }
 
 }  // namespace chorale

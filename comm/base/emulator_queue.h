@@ -70,6 +70,8 @@ class EmulatorQueue {
   std::shared_ptr<State> state() const { return state_; }
   /// Whether the work given so far ended before `when`, or in a failure. Any thread.
   static bool is_idle(State& state, Deadline::Clock::time_point when);
+  /// Does it after all that was given so far, also after a failure. Any thread.
+  static void push_last(State& state, Work work);
 
  private:
   const std::shared_ptr<State> state_;

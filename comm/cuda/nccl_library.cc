@@ -1,33 +1,75 @@
-// Where NCCL is, for doctor. Its functions are bound by whoever calls them.
+#include "comm/cuda/nccl_library.h"
+
 #include "comm/base/shared_library.h"
 
 namespace chorale {
 namespace {
+
+constexpr int kOldest =
+    21800;  // communicators that do not block and can be finalized; the configuration that is passed
 
 /// 22809 -> "2.28.9" (NCCL_VERSION since 2.9).
 std::string version_text(int version) {
   return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
-Result<LibraryFacts> facts() {
-  LibraryFacts found;
+/// Fills the table. Says what is wrong, or "".
+std::string read_table(const SharedLibrary& library, Nccl& table) {
+  // First, so that a library that lacks a function because it is old is called old.
+  const auto get_version = library.function<nccl::GetVersionFunction>("ncclGetVersion");
+  if (get_version == nullptr) return "it has no ncclGetVersion";
+  int version = 0;
+  if (get_version(&version) != nccl::kSuccess) return "it does not tell its version";
+  table.version = version_text(version);
+  table.path = library.path();
+  if (version < kOldest)
+    return fmt::format("it is version {}; {} or newer is needed", table.version, version_text(kOldest));
+#define CHORALE_SYMBOL(result, member, name, arguments) {"nccl" #name, reinterpret_cast<void**>(&table.member)},
+  return bind_symbols(library, {CHORALE_NCCL_FUNCTIONS(CHORALE_SYMBOL)});
+#undef CHORALE_SYMBOL
+}
+
+Result<Nccl> search() {
+  Nccl table;
   const LibrarySearch places{.name = "NCCL",
                              .path_variable = EnvVar::kNcclPath,
                              .file_names = {"libnccl.so.2"},
                              .wheel_folders = {"nvidia/nccl/lib"}};
-  auto library = find_library(places, [&](const SharedLibrary& candidate) -> std::string {
-    const auto get_version = candidate.function<int (*)(int*)>("ncclGetVersion");
-    if (get_version == nullptr) return "it has no ncclGetVersion";
-    int version = 0;
-    if (get_version(&version) != 0) return "it does not tell its version";
-    found = {candidate.path(), version_text(version)};
-    return "";
-  });
+  auto library = find_library(places, [&](const SharedLibrary& found) { return read_table(found, table); });
   if (!library) return library.failure();
-  return found;
+  std::move(*library).leave_open();  // libraries of CUDA leave threads and hooks behind
+  return table;
+}
+
+Result<LibraryFacts> facts() {
+  const Result<Nccl>& table = find_nccl();
+  if (!table) return table.failure();
+  return LibraryFacts{table->path, table->version};
 }
 
 const LibraryRegistry::Add kAdd({"NCCL", "ranks exchange activations over MPI instead", facts});
 
 }  // namespace
+
+const Result<Nccl>& find_nccl() {
+  static const auto* const kTable = new Result<Nccl>(search());
+  return *kTable;
+}
+
+Result<Nccl> load_nccl(const std::string& path) {
+  auto library = SharedLibrary::open(path);
+  if (!library) return library.failure();
+  Nccl table;
+  const std::string problem = read_table(*library, table);
+  if (!problem.empty()) return Failure{ErrorCode::kUnsupported, path + ": " + problem, ""};
+  std::move(*library).leave_open();  // libraries of CUDA leave threads and hooks behind
+  return table;
+}
+
+std::string nccl_version(DeviceKind kind) {
+  const bool is_given = kind == DeviceKind::kEmulator && env(EnvVar::kNcclPath).has_value();
+  if (kind != DeviceKind::kCuda && !is_given) return {};
+  return find_nccl() ? find_nccl()->version : std::string();
+}
+
 }  // namespace chorale
