@@ -28,6 +28,7 @@
 namespace {
 using namespace chorale::nccl;
 using fake_nccl::Communicator;
+using fake_nccl::kMostRanks;
 
 constexpr Result kSystemError = 2, kInvalidArgument = 4, kInvalidUsage = 5;
 
