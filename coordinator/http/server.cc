@@ -75,10 +75,12 @@ class HttpServer::Impl {
     if (stopped_) return;
     stopped_ = true;
     shared_.router.start_draining();
-    // First the pool, so that nothing starts any more; then the connections, so that nothing wakes the io thread
+    // First the pools, so that nothing starts any more; then the connections, so that nothing wakes the io thread
     // afterwards.
-    shared_.parse_pool.stop();
-    shared_.parse_pool.join();
+    for (asio::thread_pool* pool : {&shared_.short_bodies, &shared_.long_bodies}) {
+      pool->stop();
+      pool->join();
+    }
     asio::post(shared_.io, [this] {
       BoostError ignored;
       acceptor_.close(ignored);

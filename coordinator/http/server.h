@@ -19,7 +19,8 @@ struct HttpOptions {
   std::string host = "127.0.0.1";
   int port = 8000;                         // 0: any free one
   std::vector<std::string> api_keys;       // any of them opens /v1/*; none: open to all
-  int parse_threads = 2;                   // parse and tokenize bodies
+  int parse_threads = 1;                   // parse and tokenize bodies; as many more do so with long ones
+  size_t long_body_bytes = 64 << 10;       // from here on a body is long: short ones do not wait for its tokenizing
   int max_connections = 1024;              // more are answered 503 and closed
   size_t max_header_bytes = 16 << 10;      // 431
   size_t max_body_bytes = 4 << 20;         // 413; each connection may hold one body

@@ -185,7 +185,8 @@ void Session::handle() {
     return on_routed(shared_.router.route(request_));
 
   // The request stays untouched until the pool's answer is back: the state is kHandling until then.
-  asio::post(shared_.parse_pool, [self = shared_from_this()] {
+  const bool is_long = request_.body.size() >= shared_.options.long_body_bytes;
+  asio::post(is_long ? shared_.long_bodies : shared_.short_bodies, [self = shared_from_this()] {
     try {
       self->route_and_start();
     } catch (const std::exception& error) {  // out of memory, say: this request's failure only

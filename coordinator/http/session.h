@@ -42,14 +42,15 @@ struct Shared {
   explicit Shared(HttpOptions http_options)
       : options(std::move(http_options)),
         router(options.api_keys),
-        parse_pool(static_cast<size_t>(options.parse_threads)) {}
+        short_bodies(static_cast<size_t>(options.parse_threads)),
+        long_bodies(static_cast<size_t>(options.parse_threads)) {}
 
   const HttpOptions options;
   std::shared_ptr<const api::ApiContext> context;  // both written before the router opens; read for what it parsed
   std::shared_ptr<api::JobService> jobs;
   Router router;
   boost::asio::io_context io{1};
-  boost::asio::thread_pool parse_pool;
+  boost::asio::thread_pool short_bodies, long_bodies;  // parse and tokenize them
   std::set<std::shared_ptr<Session>> sessions;
   std::mutex drain_mutex;  // guards waiting for open_requests to become 0
   std::condition_variable drained;

@@ -1,5 +1,7 @@
 // The server as a peer on a socket: keeping connections, order, limits, keys, methods, draining; and the endpoints
 // around generation.
+#include <future>
+
 #include <gtest/gtest.h>
 
 #include "tests/unit/coordinator/http_fixture.h"
@@ -33,6 +35,34 @@ TEST_F(HttpServerTest, MakesARequestIdWhereNoneOrAHarmfulOneWasSent) {
   const RawAnswer answer = post(kText, kGood, "X-Request-Id: my-id_1\r\n");
   EXPECT_EQ(answer.json().at("id"), "cmpl-my-id_1");
   EXPECT_EQ(jobs_->last_request().request_id, "my-id_1");
+}
+
+/// Keeps the thread that encodes a text of at least `long_bytes` until it is let go.
+class SlowText : public TinyText {
+ public:
+  explicit SlowText(size_t long_bytes) : long_bytes_(long_bytes) {}
+  Result<std::vector<int32_t>> encode(std::string_view text, coordinator::AddSpecial add_special) const override {
+    if (text.size() >= long_bytes_) {
+      started.set_value();
+      go_on.get_future().wait_for(20s);
+    }
+    return TinyText::encode(text.substr(0, 8), add_special);
+  }
+  mutable std::promise<void> started, go_on;
+
+ private:
+  const size_t long_bytes_;
+};
+
+TEST_F(HttpServerTest, AShortBodyDoesNotWaitForALongOnesTokens) {
+  const auto text = std::make_shared<SlowText>(options_.long_body_bytes);
+  context_->text = text;
+  RawClient patient(port());
+  patient.post(kText, R"({"max_tokens": 3, "prompt": ")" + std::string(options_.long_body_bytes, 'x') + "\"}");
+  ASSERT_EQ(text->started.get_future().wait_for(20s), std::future_status::ready);
+  expect_it_still_answers();
+  text->go_on.set_value();
+  EXPECT_EQ(patient.hear().status, 200);
 }
 
 TEST_F(HttpServerTest, ClosesWhenAskedTo) {
