@@ -30,7 +30,7 @@ ScalingPoint parse_layout(std::string_view text) {
   fail(ErrorCode::kInvalidArgument, "--layouts: '{}' is not a layout; expected TPxPP as in 2x1", text);
 }
 
-ScalingResult parse_row(const ScalingPoint& point, const nlohmann::json& row) {
+ScalingResult parse_row(const ScalingPoint& point, const nlohmann::ordered_json& row) {
   ScalingResult result;
   result.point = point;
   result.test = row.at("test").get<std::string>();
@@ -38,6 +38,7 @@ ScalingResult parse_row(const ScalingPoint& point, const nlohmann::json& row) {
   result.tokens_per_second = row.at("p50").get<double>();
   result.comm_share = row.at("comm_share").get<double>();
   result.bubble = row.at("bubble").get<double>();
+  result.row = row.dump();
   if (!row.at("fraction").is_null()) result.fraction = row.at("fraction").get<double>();
   return result;
 }
@@ -76,7 +77,7 @@ std::vector<ScalingResult> parse_engine_output(const ScalingPoint& point, std::s
   const std::string_view line = output.substr(begin, end == std::string_view::npos ? end : end - begin);
   try {
     std::vector<ScalingResult> results;
-    for (const auto& row : nlohmann::json::parse(line)) results.push_back(parse_row(point, row));
+    for (const auto& row : nlohmann::ordered_json::parse(line)) results.push_back(parse_row(point, row));
     return results;
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorCode::kCorrupt, "layout {}: bench engine printed something else than results: {}", point.name(),
@@ -96,6 +97,12 @@ std::vector<ScalingRow> compare(std::span<const ScalingResult> results) {
     rows.push_back(std::move(row));
   }
   return rows;
+}
+
+std::string to_engine_json(std::span<const ScalingResult> results) {
+  std::string list = "[";
+  for (const ScalingResult& result : results) list += (list.size() > 1 ? ", " : "") + result.row;
+  return list + "]\n";
 }
 
 std::string to_table(std::span<const ScalingRow> rows) {

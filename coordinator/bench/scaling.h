@@ -32,6 +32,7 @@ struct ScalingResult {
   double comm_share = 0;
   double bubble = 0;
   std::optional<double> fraction;
+  std::string row;  // the JSON object that it was read from
 };
 
 /// The rows of `bench engine --json` anywhere in `output` (warnings may stand around them). Throws Error{kCorrupt} when
@@ -46,6 +47,9 @@ struct ScalingRow {
   double efficiency = 1;  // speed_up / resources
 };
 std::vector<ScalingRow> compare(std::span<const ScalingResult> results);
+
+/// A JSON list of every layout's rows as `bench engine --json` printed them.
+std::string to_engine_json(std::span<const ScalingResult> results);
 
 std::string to_table(std::span<const ScalingRow> rows);
 /// [{layout, tp, pp, hosts, ranks, threads, test, tokens_per_second, speed_up, efficiency, comm_share, bubble,

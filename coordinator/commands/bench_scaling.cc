@@ -35,6 +35,7 @@ struct ScalingOptions {
   std::vector<std::string> host_lines;        // of the hostfile
   std::chrono::seconds timeout{0};            // of one layout
   std::string out;                            // prefix of the files; empty: none
+  bool json = false;
 };
 
 /// Lines of an Open MPI hostfile that name a host.
@@ -136,7 +137,7 @@ int run_sweep(const ScalingOptions& options) {
   for (const std::string& failure : failures) std::cerr << "error: " << failure << "\n";
   if (results.empty()) return kExitFailure;
   const std::vector<bench::ScalingRow> rows = bench::compare(results);
-  std::cout << bench::to_table(rows) << std::flush;
+  std::cout << (options.json ? bench::to_engine_json(results) : bench::to_table(rows)) << std::flush;
   if (!options.out.empty()) {
     const std::string model = std::filesystem::path(options.model).filename().string();
     const std::string threads = options.threads == "1" ? "1 thread" : options.threads + " threads";
@@ -158,6 +159,7 @@ ScalingOptions read_options(const cxxopts::ParseResult& arguments) {
   if (options.timeout.count() < 1)
     fail(ErrorCode::kInvalidArgument, "--timeout {}: expected at least 1 s", options.timeout.count());
   options.out = arguments["out"].as<std::string>();
+  options.json = arguments.count("json") != 0;
   std::vector<int> host_counts{1};
   if (arguments.count("hostfile") != 0) {
     options.hostfile = arguments["hostfile"].as<std::string>();
@@ -187,6 +189,7 @@ int run_bench_scaling(int argc, char** argv) {
       ("hostfile", "Open MPI hostfile; ranks are spread over its hosts evenly", cxxopts::value<std::string>())      //
       ("hosts", "numbers of hosts to try, from the top of the hostfile (all)", cxxopts::value<std::vector<int>>())  //
       ("out", "write PREFIX.json and PREFIX.svg", cxxopts::value<std::string>()->default_value("scaling"))          //
+      ("json", "print a JSON list of every layout's results instead of the table")                                  //
       ("timeout", "seconds for one layout", cxxopts::value<int>()->default_value("1800"))                           //
       ("h,help", "print this");
   const auto arguments = options.parse(argc, argv);

@@ -105,6 +105,13 @@ def test_scaling_writes_table_json_and_plot(stories, tmp_path):
     assert {"1x1", "2x1", "pp16", "tg4", "compute", "communication"} <= texts
 
 
+def test_scaling_prints_the_rows_of_all_layouts(stories, tmp_path):
+    done = run("bench", "scaling", "--model", stories, "--layouts", "1x1,1x2", "-p", 8, "-n", 0, "-r", 1, "--json", "--out", tmp_path / "s")
+    rows = json.loads(done.stdout)
+    assert [(row["test"], row["tp"], row["pp"], row["unit"]) for row in rows] == [("pp8", 1, 1, "tok/s"), ("pp8", 1, 2, "tok/s")]
+    assert all(list(row)[: len(KEYS)] == KEYS for row in rows)
+
+
 def test_scaling_goes_on_after_a_layout_that_cannot_be(stories, tmp_path):
     done = run("bench", "scaling", "--model", stories, "--layouts", "9x1,1x1", "-p", 8, "-n", 0, "-r", 1, "--out", tmp_path / "s")
     assert done.returncode == 1 and "tp=9" in done.stderr
