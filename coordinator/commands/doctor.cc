@@ -28,6 +28,7 @@
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/doctor_gpus.h"
 #include "coordinator/commands/parse_arguments.h"
+#include "parallel/host_facts.h"
 #include "parallel/numerics.h"
 
 namespace chorale::coordinator {
@@ -137,7 +138,21 @@ std::vector<std::string> read_hostfile(const std::string& path) {
   return hosts;
 }
 
+/// mpirun starts ranks there itself, without ssh.
+bool is_this_host(const std::string& host) {
+  const std::string name = parallel::read_host_facts().host_name;
+  return host == "localhost" || host == "127.0.0.1" || host == "::1" || host == name ||
+         host == name.substr(0, name.find('.'));
+}
+
+std::string advice_on_ssh(const std::string& host, const std::string& problem) {
+  for (const char* network : {"resolve", "timed out", "No route", "refused", "Network is unreachable"})
+    if (problem.find(network) != std::string::npos) return "check the host's name, its network and its sshd";
+  return "mpirun needs ssh without a password: ssh-copy-id " + host;
+}
+
 Finding check_host(const std::string& host) {
+  if (is_this_host(host)) return {Verdict::kOk, "host " + host, "this host: needs no ssh", ""};
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   const CommandResult result =
       run_command({"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", host, "'" + self + "' --version"},
@@ -145,8 +160,7 @@ Finding check_host(const std::string& host) {
   const std::string subject = "host " + host;
   if (!result.exit_code) return {Verdict::kFail, subject, "ssh did not answer within 15 s", "check network and sshd"};
   if (*result.exit_code == 255)
-    return {Verdict::kFail, subject, "ssh failed: " + first_line(result.output),
-            "mpirun needs ssh without a password: ssh-copy-id " + host};
+    return {Verdict::kFail, subject, "ssh failed: " + first_line(result.output), advice_on_ssh(host, result.output)};
   if (*result.exit_code != 0)
     return {Verdict::kFail, subject, fmt::format("{} does not run there: {}", self, first_line(result.output)),
             "install the same build at the same path on every host"};

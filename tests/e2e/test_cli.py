@@ -114,6 +114,18 @@ def test_doctor_json():
     assert done.returncode == (1 if any(f["verdict"] == "fail" for f in findings) else 0)
 
 
+def test_doctor_asks_hosts_but_not_this_one(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("# a comment\nlocalhost slots=4\nno-such-host.invalid slots=2\n")
+    done = run("doctor", "--json", "--port", 0, "--hostfile", hosts)
+    findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 1 and findings["host localhost"]["verdict"] == "ok"
+    missing = findings["host no-such-host.invalid"]
+    assert missing["verdict"] == "fail" and "ssh" in missing["fact"] and missing["advice"]
+    hosts.write_text("# nobody\n")
+    assert "names no host" in run("doctor", "--port", 0, "--hostfile", hosts).stdout
+
+
 @pytest.mark.parametrize("file,says", [
     ("tokenizers/bert-uncased-tokenizer.json", ["WordPiece", "supported are BPE"]),
     ("tokenizers/llamacpp-golden/ggml-vocab-bert-bge.gguf", ["'bert'", "supported are gpt2"]),
