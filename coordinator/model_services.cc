@@ -16,10 +16,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string read_file(const std::string& path) {
+/// A template that somebody asked for must compile; the model's own may be for others.
+std::string read_template(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) fail(ErrorCode::kNotFound, "--chat-template {}: cannot be opened", path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::string source{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (const auto compiled = ChatTemplate::compile(source); !compiled)
+    fail(ErrorCode::kInvalidArgument, "--chat-template {}: {}", path, compiled.failure().message);
+  return source;
 }
 
 /// GGUF files without a vocabulary say so, or say nothing.
@@ -37,7 +41,7 @@ ModelServices load_model_services(const std::string& model_path, const std::stri
   if (!has_tokenizer(model_path)) return services;  // prompts of ids only
   services.tokenizer = Tokenizer::from_path(model_path);
   std::optional<std::string> source = services.tokenizer->chat_template();
-  if (!chat_template_file.empty()) source = read_file(chat_template_file);
+  if (!chat_template_file.empty()) source = read_template(chat_template_file);
   services.text = api::make_tokenizer_text(services.tokenizer, source);
   return services;
 }

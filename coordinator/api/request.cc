@@ -183,7 +183,8 @@ Result<ParsedRequest> parse_chat(const Json& body, const ApiContext& context) {
 Result<ParsedRequest> parse_request(std::string_view text, const ApiContext& context) {
   auto body = parse_json(text);
   if (!body) return body.failure();
-  return body->is_object() && body->contains("messages") ? parse_chat(*body, context)
+  const auto messages = body->is_object() ? body->find("messages") : body->end();
+  return messages != body->end() && !messages->is_null() ? parse_chat(*body, context)  // null is absent, as everywhere
                                                          : parse_completion(*body, context);
 }
 

@@ -244,7 +244,6 @@ void choose_limits(const cxxopts::ParseResult& arguments, EngineBenchOptions& op
 EngineBenchOptions read_options(const cxxopts::ParseResult& arguments) {
   EngineBenchOptions options;
   options.cluster = read_cluster_options(arguments);
-  if (arguments.count("log-level") == 0) options.cluster.log_level = LogLevel::kWarn;
   options.prompt_tokens = arguments["prompt-tokens"].as<std::vector<int>>();
   options.new_tokens = arguments["new-tokens"].as<std::vector<int>>();
   options.streams = arguments["batch"].as<std::vector<int>>();

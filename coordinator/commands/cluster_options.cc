@@ -93,10 +93,9 @@ void add_cluster_options(cxxopts::Options& options) {
   const ClusterRequest request;
   const auto number = [](int value) { return cxxopts::value<int>()->default_value(std::to_string(value)); };
   const auto text = [](const std::string& value = "") { return cxxopts::value<std::string>()->default_value(value); };
-  options.add_options("Model")                                                       //
-      ("model", "Hugging Face folder or .gguf file", cxxopts::value<std::string>())  //
-      ("served-model-name", "name clients use; may be given several times",
-       cxxopts::value<std::vector<std::string>>())                                                               //
+  options.add_options("Model")                                                                                   //
+      ("model", "Hugging Face folder or .gguf file", cxxopts::value<std::string>())                              //
+      ("served-model-name", "name clients use; may be given several times", cxxopts::value<std::string>())       //
       ("chat-template", "Jinja file instead of the model's own", text())                                         //
       ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                             //
       ("device", "auto, cpu, cuda, or emulator (runs the GPU's kernels on the CPU, for tests)", text("auto"))    //
@@ -124,7 +123,7 @@ void add_cluster_options(cxxopts::Options& options) {
        number(static_cast<int>(EngineOptions{}.slow_reader_timeout.count() / 1000)))  //
       ("enable-prefix-caching", "reuse KV blocks of equal prefixes (the default)")    //
       ("no-enable-prefix-caching", "compute every prompt anew")                       //
-      ("log-level", "trace, debug, info, warn, error, off", text("warn"));
+      ("log-level", "trace, debug, info (serve's default), warn (the others'), error, off", text());
 }
 
 ClusterOptions read_cluster_options(const cxxopts::ParseResult& arguments) {
@@ -137,11 +136,11 @@ ClusterOptions read_cluster_options(const cxxopts::ParseResult& arguments) {
       arguments.count("no-enable-prefix-caching") != 0 ? PrefixCaching::kOff : PrefixCaching::kOn;
   options.engine.max_waiting_jobs = checked_int(arguments, "max-waiting-jobs", 1, 1 << 24);
   options.engine.slow_reader_timeout = std::chrono::seconds(checked_int(arguments, "slow-reader-timeout", 1, 86400));
-  if (arguments.count("served-model-name") != 0)
-    options.served_model_names = arguments["served-model-name"].as<std::vector<std::string>>();
+  options.served_model_names = texts_of(arguments, "served-model-name");
   options.chat_template = arguments["chat-template"].as<std::string>();
   if (arguments.count("seed") != 0) options.seed = seed_of(arguments);
-  options.log_level = log_level_from_string(arguments["log-level"].as<std::string>());
+  if (const auto level = arguments["log-level"].as<std::string>(); !level.empty())
+    options.log_level = log_level_from_string(level);
   return options;
 }
 

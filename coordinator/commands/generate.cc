@@ -200,6 +200,8 @@ int generate(const GenerateOptions& options, const ModelServices& services, std:
       world_lost |= prompt->failure() && prompt->failure()->code == ErrorCode::kPeerLost;
   }
   std::cout.flush();
+  const EngineStats stats = engine.stats();
+  log_info("{} preemptions, {} prompt tokens from the prefix cache", stats.num_preemptions, stats.prefix_cache_hits);
   return world_lost ? kExitWorldLost : all_good ? kExitOk : kExitFailure;
 }
 

@@ -27,6 +27,13 @@ uint64_t seed_of(const cxxopts::ParseResult& arguments, const std::string& optio
   fail(ErrorCode::kInvalidArgument, "--{} {}: expected a 64-bit integer", option, text);
 }
 
+std::vector<std::string> texts_of(const cxxopts::ParseResult& arguments, const std::string& option) {
+  std::vector<std::string> texts;
+  for (const cxxopts::KeyValue& argument : arguments.arguments())
+    if (argument.key() == option) texts.push_back(argument.value());
+  return texts;
+}
+
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 
 }  // namespace chorale::coordinator

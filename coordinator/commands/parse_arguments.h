@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace cxxopts {
 class Options;
@@ -19,6 +20,9 @@ cxxopts::ParseResult parse_arguments(cxxopts::Options& options, int argc, char**
 /// The option's text as any 64-bit integer, signed or not, as its bits: `--seed -1` and `"seed": -1` are one seed.
 /// Throws Error{kInvalidArgument} for anything else.
 uint64_t seed_of(const cxxopts::ParseResult& arguments, const std::string& option = "seed");
+
+/// Every value of a text option that may be given several times, in order; commas belong to the text.
+std::vector<std::string> texts_of(const cxxopts::ParseResult& arguments, const std::string& option);
 
 /// Nothing but white space: the commands that read one job, text or chat a line skip such lines.
 bool is_blank(std::string_view line);

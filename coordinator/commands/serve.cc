@@ -2,6 +2,7 @@
 // hosts it; alone it starts mpirun itself; with --await-workers the workers are started elsewhere.
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iostream>
@@ -110,7 +111,7 @@ void add_server_options(cxxopts::Options& options) {
       ("port", "port to listen on; 0: any free one",
        cxxopts::value<int>()->default_value(std::to_string(http.port)))  //
       ("api-key", "clients must show this key (or CHORALE_API_KEY); may be given several times",
-       cxxopts::value<std::vector<std::string>>())  //
+       cxxopts::value<std::string>())  //
       ("request-timeout", "seconds until an unfinished request is answered 504; 0: none",
        cxxopts::value<int>()->default_value("0"))  //
       ("drain-timeout", "seconds that running jobs have after SIGTERM or SIGUSR1",
@@ -135,11 +136,14 @@ std::chrono::seconds read_seconds(const cxxopts::ParseResult& arguments, const s
 ServeOptions read_server_options(const cxxopts::ParseResult& arguments) {
   ServeOptions options;
   options.cluster = read_cluster_options(arguments);
+  if (arguments.count("log-level") == 0) options.cluster.log_level = LogLevel::kInfo;
   options.http.host = arguments["host"].as<std::string>();
   options.http.port = arguments["port"].as<int>();
   if (options.http.port < 0 || options.http.port > 65535)
     fail(ErrorCode::kInvalidArgument, "--port {}: expected 0 to 65535", options.http.port);
-  if (arguments.count("api-key") != 0) options.http.api_keys = arguments["api-key"].as<std::vector<std::string>>();
+  options.http.api_keys = texts_of(arguments, "api-key");
+  if (std::ranges::find(options.http.api_keys, "") != options.http.api_keys.end())
+    fail(ErrorCode::kInvalidArgument, "--api-key is empty: give a key, or leave it out to serve without one");
   if (const std::optional<std::string> key = env(EnvVar::kApiKey)) options.http.api_keys.push_back(*key);
   options.http.request_timeout = read_seconds(arguments, "request-timeout");
   options.drain_timeout = read_seconds(arguments, "drain-timeout");

@@ -52,7 +52,7 @@ cxxopts::Options make_options() {
       ("top-k", "most likely tokens to choose from", cxxopts::value<int64_t>())                                       //
       ("seed", "same seed, same answer", cxxopts::value<std::string>())                                               //
       ("n", "answers to each prompt", cxxopts::value<int64_t>())                                                      //
-      ("stop", "stop string; may be given several times", cxxopts::value<std::vector<std::string>>())                 //
+      ("stop", "stop string; may be given several times", cxxopts::value<std::string>())                              //
       ("stream", "print the text as it comes (default on a terminal, for one job)")                                   //
       ("no-stream", "print the text when it is whole")                                                                //
       ("json", "print one JSON object a job: index, seconds, response or error")                                      //
@@ -89,7 +89,7 @@ void add_fields(const cxxopts::ParseResult& arguments, Json& body) {
   add("top-k", "top_k", [&] { return arguments["top-k"].as<int64_t>(); });
   add("seed", "seed", [&] { return seed_of(arguments); });
   add("n", "n", [&] { return arguments["n"].as<int64_t>(); });
-  add("stop", "stop", [&] { return arguments["stop"].as<std::vector<std::string>>(); });
+  add("stop", "stop", [&] { return texts_of(arguments, "stop"); });
 }
 
 std::vector<std::string> read_bodies(const cxxopts::ParseResult& arguments) {
@@ -129,6 +129,14 @@ std::vector<std::string> read_bodies(const cxxopts::ParseResult& arguments) {
   return texts;
 }
 
+/// Whether a body asks for several texts, which a stream would mix: several choices, or a list of prompts.
+bool has_many_answers(const std::string& body) {
+  const Json job = Json::parse(body);
+  const Json prompt = job.value("prompt", Json());
+  const bool is_one_prompt = !prompt.is_array() || prompt.size() == 1 || (!prompt.empty() && prompt[0].is_number());
+  return !is_one_prompt || job.value("n", Json(1)) != Json(1);
+}
+
 Plan read_plan(const cxxopts::ParseResult& arguments) {
   if (!arguments.unmatched().empty())
     fail(ErrorCode::kInvalidArgument, "chorale submit: unexpected argument '{}'; give the text as --chat or --prompt",
@@ -145,7 +153,7 @@ Plan read_plan(const cxxopts::ParseResult& arguments) {
   if (plan.concurrency < 1 || plan.concurrency > 1024)
     fail(ErrorCode::kInvalidArgument, "--concurrency must be between 1 and 1024, not {}", plan.concurrency);
   if (plan.timeout.count() < 1) fail(ErrorCode::kInvalidArgument, "--timeout must be at least 1 second");
-  const bool one = plan.bodies.size() == 1 && arguments.count("n") == 0;
+  const bool one = plan.bodies.size() == 1 && !has_many_answers(plan.bodies.front());
   const bool wanted = arguments.count("stream") != 0 || isatty(STDOUT_FILENO) == 1;
   if (arguments.count("json") != 0)
     plan.print = Print::kJson;
@@ -228,7 +236,7 @@ int run(const Plan& plan, const http::HttpClient& client) {
   const auto work = [&] {
     try {
       for (size_t i = next++; i < plan.bodies.size() && !was_interrupted(); i = next++) {
-        const bool many = Json::parse(plan.bodies[i]).value("n", Json(1)) != Json(1);
+        const bool many = has_many_answers(plan.bodies[i]);
         std::function<void(std::string_view)> on_text;
         if (plan.print == Print::kStreamed) on_text = [&](std::string_view text) { printer.on_text(text); };
         printer.done(i, send_generation(client, plan.bodies[i], many ? Transport::kWhole : transport, on_text,

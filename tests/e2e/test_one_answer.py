@@ -4,6 +4,7 @@ The reference is one rank, one thread, one job at a time. `logprobs` are printed
 and whole lines are compared with ==.
 """
 import itertools
+import re
 
 import pytest
 from conftest import generate
@@ -45,11 +46,15 @@ def reference(smollm2, tmp_path_factory):
 
 def check(smollm2, reference, tmp_path, tp, pp, threads, *axes):
     flags = ["--tp", tp, "--pp", pp, "--threads", threads, *itertools.chain(*axes)]
-    _, text, _ = generate(smollm2, make_jobs(), tmp_path, *flags, ranks=tp * pp if tp * pp > 1 else 0)
+    _, text, done = generate(smollm2, make_jobs(), tmp_path, *flags, "--log-level", "info", ranks=tp * pp if tp * pp > 1 else 0)
     assert text == reference
+    # That the axes do what they are for:
+    preempted, cached = map(int, re.search(r"(\d+) preemptions, (\d+) prompt tokens from the prefix cache", done.stderr).groups())
+    assert preempted > 0 or TIGHT not in axes or TOGETHER not in axes
+    assert (cached > 0) == (NO_CACHE not in axes)
 
 
-# Every layout once, the other axes so that each pair of their values occurs (an orthogonal array of strength 2).
+# Every layout once, the other axes so that each pair of their values occurs, but alone with few blocks, which preempts nothing.
 PAIRWISE = [
     (1, TOGETHER, WHOLE, CACHE, ROOMY), (2, TOGETHER, CHUNKED, NO_CACHE, ROOMY), (1, TOGETHER, WHOLE, NO_CACHE, TIGHT),
     (2, TOGETHER, CHUNKED, CACHE, TIGHT), (1, ALONE, CHUNKED, CACHE, ROOMY), (2, ALONE, WHOLE, NO_CACHE, ROOMY),

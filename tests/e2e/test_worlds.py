@@ -286,7 +286,7 @@ def test_drain_lets_running_jobs_finish(tmp_path):
 def test_a_signal_ends_a_coordinator_that_still_waits():
     """Also before the world is ready: nobody has to wait for a world that will not come."""
     process = subprocess.Popen([str(CHORALE), "serve", "--model", str(shared("models/stories260K")), "--tp", "2", "--await-workers",
-                                "--control-host", "127.0.0.1", "--control-port", "18702", "--port", "0"],
+                                "--control-host", "127.0.0.1", "--control-port", "18702", "--port", "0", "--log-level", "warn"],
                                env={**os.environ, "CHORALE_SECRET": "a secret of nobody else"}, stderr=subprocess.PIPE, text=True)
     assert "waiting for 2 workers" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
