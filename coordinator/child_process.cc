@@ -64,6 +64,15 @@ int to_milliseconds(Deadline deadline) {
 
 }  // namespace
 
+std::vector<std::string> variables_named(std::string_view prefix) {
+  std::vector<std::string> names;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (text.starts_with(prefix)) names.emplace_back(text.substr(0, text.find('=')));
+  }
+  return names;
+}
+
 ChildProcess ChildProcess::start(const std::vector<std::string>& argv,
                                  const std::vector<std::pair<std::string, std::string>>& environment, Output output) {
   CHECK(!argv.empty());

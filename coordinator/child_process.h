@@ -6,12 +6,16 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "comm/base/deadline.h"
 
 namespace chorale::coordinator {
+
+/// Names of this process's environment variables that start with `prefix`.
+std::vector<std::string> variables_named(std::string_view prefix);
 
 enum class Output : uint8_t { kInherit, kCapture };
 

@@ -44,6 +44,9 @@ std::vector<std::string> mpirun_command(const StartedWorldOptions& options, cons
   }
   // The secret travels in the environment: a command line can be read by everybody on the host.
   command.insert(command.end(), {"-x", "CHORALE_SECRET"});
+  // What the user set for the libraries of GPUs holds for the ranks, which read it, on every host.
+  for (const std::string_view prefix : {"NCCL_", "CHORALE_NCCL_", "CHORALE_CUBLASLT_"})
+    for (const std::string& name : variables_named(prefix)) command.insert(command.end(), {"-x", name});
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   command.insert(command.end(), {self, "worker", "--coordinator", address, "--epoch", std::to_string(epoch), "--device",
                                  request.device ? std::string(to_string(*request.device)) : "auto", "--threads",
