@@ -56,27 +56,26 @@ void DeviceSampler::count(std::span<const int32_t> ids, int32_t slot, TokenOrigi
                      .origin = origin});
 }
 
-std::vector<parallel::SampledToken> DeviceSampler::sample(std::span<const Row> rows, MatrixView logits,
-                                                          Deadline deadline) {
-  const Workspace::Scope scope(op_.scratch);
+DeviceSampler::Sampling DeviceSampler::sample(std::span<const Row> rows, MatrixView logits, PinnedArena& answers) {
   const auto num_rows = static_cast<int64_t>(rows.size());
   parallel::SamplingParams passed_over;
   passed_over.temperature = 0;
+  Sampling sampling;
   SampleRows table;
   std::vector<int32_t> slots;
-  int64_t num_top = 0;
   for (const Row& row : rows) {
     const bool is_sampled = row.sample == parallel::Sample::kYes;
     const Sequence* sequence = is_sampled ? &sequences_.at(row.sequence_id) : nullptr;
     table.add(is_sampled ? sequence->params : passed_over, is_sampled ? sequence->prompt_len : 0, row.position,
               is_sampled ? sequence->slot : -1);
     slots.push_back(is_sampled ? sequence->slot : -1);
-    if (is_sampled) num_top = std::max<int64_t>(num_top, sequence->params.num_top_logprobs);
+    const int64_t num_top = is_sampled ? std::min<int64_t>(sequence->params.num_top_logprobs, logits.cols) : 0;
+    sampling.rows.push_back({row, num_top});
+    sampling.num_top = std::max(sampling.num_top, num_top);
   }
-  num_top = std::min(num_top, logits.cols);
 
   // One block of answers, so that one copy brings them: ids and log-probabilities of what was chosen, then of the best.
-  const int64_t num_answers = num_rows * (1 + num_top);
+  const int64_t num_answers = num_rows * (1 + sampling.num_top);
   auto* ids = op_.scratch.take<int32_t>(2 * num_answers);
   auto* logprobs = reinterpret_cast<float*>(ids + num_answers);
   const auto as_span = [](const auto& values) { return std::span(values.data(), values.size()); };
@@ -87,7 +86,7 @@ std::vector<parallel::SampledToken> DeviceSampler::sample(std::span<const Row> r
                        .banned_ids = place(op_, as_span(table.banned_ids)),
                        .counts = counts(),
                        .mix = table.mix,
-                       .num_top = num_top,
+                       .num_top = sampling.num_top,
                        .chosen = ids,
                        .chosen_logprobs = logprobs,
                        .top_ids = ids + num_rows,
@@ -98,21 +97,26 @@ std::vector<parallel::SampledToken> DeviceSampler::sample(std::span<const Row> r
                        .ids = ids,
                        .slots = place(op_, as_span(slots)),
                        .num_tokens = num_rows});
-  std::vector<int32_t> answer(static_cast<size_t>(2 * num_answers));
-  op_.stream->copy(answer.data(), ids, answer.size() * sizeof(int32_t), CopyKind::kDeviceToHost);
-  op_.stream->synchronize(deadline);
+  const auto num_words = static_cast<size_t>(2 * num_answers);
+  auto* answer = answers.take<int32_t>(num_words);
+  op_.stream->copy(answer, ids, num_words * sizeof(int32_t), CopyKind::kDeviceToHost);
+  sampling.answer = answer;
+  sampling.ids = ids;
+  return sampling;
+}
 
-  std::vector<parallel::SampledToken> tokens;
+std::vector<parallel::SampledToken> DeviceSampler::read(const Sampling& sampling) {
+  const auto num_rows = static_cast<int64_t>(sampling.rows.size()), num_top = sampling.num_top;
+  const int64_t num_answers = num_rows * (1 + num_top);
   const auto entry = [&](int64_t i) {
-    return parallel::TokenLogprob{answer[static_cast<size_t>(i)],
-                                  std::bit_cast<float>(answer[static_cast<size_t>(num_answers + i)])};
+    return parallel::TokenLogprob{sampling.answer[i], std::bit_cast<float>(sampling.answer[num_answers + i])};
   };
+  std::vector<parallel::SampledToken> tokens;
   for (int64_t i = 0; i < num_rows; ++i) {
-    const Row& row = rows[static_cast<size_t>(i)];
+    const Sampling::RowTop& row = sampling.rows[static_cast<size_t>(i)];
     if (row.sample == parallel::Sample::kNo) continue;
     parallel::SampledToken token{row.sequence_id, row.position, entry(i), {}};
-    for (int64_t j = 0; j < std::min<int64_t>(num_top, sequences_.at(row.sequence_id).params.num_top_logprobs); ++j)
-      token.top.push_back(entry(num_rows + i * num_top + j));
+    for (int64_t j = 0; j < row.num_top; ++j) token.top.push_back(entry(num_rows + i * num_top + j));
     tokens.push_back(std::move(token));
   }
   return tokens;

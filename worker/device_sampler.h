@@ -10,6 +10,7 @@
 
 #include "parallel/step_plan.h"
 #include "worker/ops/sample.h"
+#include "worker/pinned_arena.h"
 
 namespace chorale::worker {
 
@@ -29,9 +30,21 @@ class DeviceSampler {
     int32_t position = 0;
     parallel::Sample sample = parallel::Sample::kNo;
   };
-  /// The tokens of the sampled rows, in order; they count for their sequences' penalties. Waits for the device. Throws
-  /// Error{kDeadlineExceeded}.
-  std::vector<parallel::SampledToken> sample(std::span<const Row> rows, MatrixView logits, Deadline deadline);
+  /// Tokens that the device chooses.
+  struct Sampling {
+    struct RowTop : Row {
+      int64_t num_top = 0;  // alternatives that the sequence wants
+    };
+    std::vector<RowTop> rows;
+    int64_t num_top = 0;              // the most of any row
+    const int32_t* answer = nullptr;  // pinned [2, rows * (1 + num_top)]: ids, then log-probabilities
+    int32_t* ids = nullptr;           // on the device [rows]; scratch, valid until the caller's scope ends
+  };
+  /// Queues the choice for the sampled rows; it counts for their sequences' penalties. The host waits for nothing:
+  /// the answer is in `answers` when the device is done.
+  Sampling sample(std::span<const Row> rows, MatrixView logits, PinnedArena& answers);
+  /// The tokens of the sampled rows, in order. REQUIRES: the device is done.
+  static std::vector<parallel::SampledToken> read(const Sampling& sampling);
 
  private:
   struct Sequence {

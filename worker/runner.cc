@@ -3,15 +3,15 @@
 #include <algorithm>
 
 #include "comm/base/error.h"
+#include "comm/base/log.h"
 #include "worker/device_communicator.h"
 #include "worker/layers/linear.h"
-#include "worker/ops/embedding.h"
+#include "worker/ops/token_ids.h"
 #include "worker/thread_pool.h"
 
 namespace chorale::worker {
 namespace {
-using parallel::Sample;
-using parallel::SequenceChunk;
+using parallel::SampledToken;
 using parallel::StepPlan;
 using parallel::StepResult;
 
@@ -20,6 +20,7 @@ parallel::Range query_heads(const parallel::ClusterPlan& plan, int rank) {
 }
 
 constexpr size_t kFirstScratchBytes = size_t{1} << 20;
+constexpr std::chrono::seconds kLastWork{10};
 
 KvCacheSpec kv_spec(const parallel::ClusterPlan& plan, int rank) {
   return {.dtype = plan.numerics.cache,
@@ -80,71 +81,154 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
                          .group = groups_.group,
                          .where = where})),
       sampled_(plan_.layout, rank, world),
+      keeps_ids_(where && plan.layout.pp == 1),
+      is_asynchronous_(where && plan.layout.num_ranks() == 1),
       sampler_scratch_(static_cast<size_t>(pool.num_threads())) {
   CHECK_EQ(world.size(), plan.layout.num_ranks());
   CHECK_EQ(group.size(), plan.layout.tp);
   if (where_ && is_sampler()) device_sampler_.emplace(op_, where_, plan_.config.vocab_size);
+  // Sequences that end in a plan make room for those that start in it; twice as many are a plan that went wrong.
+  if (keeps_ids_) last_ids_ = Tensor(*where.device, DType::kI32, {2 * int64_t{plan.max_num_seqs}});
+}
+
+StageRunner::~StageRunner() {
+  if (!where_) return;
+  try {
+    where_.stream->synchronize(Deadline::after(kLastWork));
+  } catch (const std::exception& error) {
+    log_warn("the device did not end its work: {}", error.what());
+  }
 }
 
 uint64_t StageRunner::kv_bytes() const {
   return static_cast<uint64_t>(kv_bytes_per_block(kv_.spec()) * kv_.num_blocks());
 }
 
-StepOutcome StageRunner::run(const StepPlan& plan) {
+std::unique_ptr<StepInFlight> StageRunner::begin(const StepPlan& plan) {
+  if (spare_.empty()) spare_.push_back(std::make_unique<StepInFlight>(where_));
+  std::unique_ptr<StepInFlight> step = std::move(spare_.back());
+  spare_.pop_back();
+  step->begin(plan);
+  if (is_sampler())
+    step->outcome.result = StepResult{.epoch = plan.epoch, .step = plan.step, .sampled = {}, .prompt_logprobs = {}};
+  return step;
+}
+
+void StageRunner::enqueue(const StepPlan& plan) {
+  CHECK_LT(num_in_flight(), max_in_flight());
   const auto start = Deadline::Clock::now();
   parallel::validate(plan, plan_.num_kv_blocks, plan_.max_model_len, plan_.max_num_batched_tokens);
+  std::unique_ptr<StepInFlight> entry = begin(plan);
   sequences_.begin_step(plan);
+  if (keeps_ids_ && sequences_.num_slots() > last_ids_.shape()[0])
+    fail(ErrorCode::kInvalidArgument, "step {}: {} sequences at once, the cluster plan's max_num_seqs is {}", plan.step,
+         sequences_.num_slots(), plan_.max_num_seqs);
   if (is_sampler()) start_samplers(plan);
   const Batch batch = sequences_.make_batch(plan);
   const Workspace::Scope scope(scratch_);
-  const Deadline deadline = Deadline::after(std::chrono::milliseconds(plan.deadline_ms));
-  Step step{op_, batch, place_batch(op_, batch), deadline, {}};
-  StepResult result{.epoch = plan.epoch, .step = plan.step, .sampled = {}, .prompt_logprobs = {}};
+  Step step{op_, batch, place_batch(op_, batch), entry->deadline, {}, entry->spans ? &*entry->spans : nullptr};
+  if (batch.num_tokens() > 0) compute(plan, step, *entry);
+  if (plan_.layout.is_first_stage(rank_)) note_sampled(plan);
 
-  if (batch.num_tokens() > 0) {
-    const MatrixView hidden = take_matrix(op_, DType::kF32, batch.num_tokens(), plan_.config.hidden_size);
-    enter_hidden(plan, step, hidden);
-    model_->forward(step, hidden);
-    if (plan_.layout.is_last_stage(rank_))
-      run_head(plan, step, hidden, result);
-    else
-      leave_hidden(step, hidden);
+  if (where_) {
+    entry->done = &entry->spans->stop();
+  } else if (is_leader()) {
+    const auto total = Deadline::Clock::now() - start;
+    entry->outcome.report = report(plan.step, total - step.times.comm - step.times.wait, step.times);
   }
-  if (plan_.layout.is_first_stage(rank_)) sampled_.expect(plan);
+  in_flight_.push_back(std::move(entry));
+}
 
-  StepOutcome outcome;
-  const auto total = Deadline::Clock::now() - start;
-  if (is_leader())
-    outcome.report = parallel::StageReport{.epoch = plan.epoch,
-                                           .step = plan.step,
-                                           .stage = plan_.layout.stage_of(rank_),
-                                           .compute_us = microseconds(total - step.times.comm - step.times.wait),
-                                           .comm_us = microseconds(step.times.comm),
-                                           .wait_us = microseconds(step.times.wait)};
-  if (is_sampler()) outcome.result = std::move(result);
+void StageRunner::compute(const StepPlan& plan, Step& step, StepInFlight& entry) {
+  const MatrixView hidden = take_matrix(op_, DType::kF32, step.batch.num_tokens(), plan_.config.hidden_size);
+  enter_hidden(plan, step, hidden);
+  model_->forward(step, hidden);
+  if (plan_.layout.is_last_stage(rank_))
+    run_head(plan, step, hidden, entry);
+  else
+    leave_hidden(step, hidden);
+}
+
+bool StageRunner::is_done() {
+  CHECK(!in_flight_.empty());
+  const StepInFlight& step = *in_flight_.front();
+  if (step.done == nullptr || step.deadline.expired()) return true;  // finish() tells that it is late
+  try {
+    return where_.stream->is_done(*step.done);
+  } catch (const Error& error) {
+    fail(error.code(), "step {}: {}", step.step, error.what());
+  }
+}
+
+StepOutcome StageRunner::finish() {
+  CHECK(!in_flight_.empty());
+  StepInFlight& step = *in_flight_.front();
+  if (step.done != nullptr) {
+    try {
+      where_.stream->synchronize(*step.done, step.deadline);
+    } catch (const Error& error) {
+      fail(error.code(), "step {}: {}", step.step, error.what());
+    }
+    complete(step);
+  }
+  StepOutcome outcome = std::move(step.outcome);
+  spare_.push_back(std::move(in_flight_.front()));
+  in_flight_.pop_front();
+  if (!in_flight_.empty()) in_flight_.front()->deadline = Deadline::after(in_flight_.front()->allowed);
   return outcome;
 }
 
+// What the device computed is in the host's memory now.
+void StageRunner::complete(StepInFlight& step) {
+  if (is_leader()) {
+    const DeviceSpans::Times times = step.spans->read();
+    step.outcome.report = report(step.step, times.compute, times.others);
+  }
+  if (!is_sampler()) return;
+  std::vector<SampledToken>& sampled = step.outcome.result->sampled;
+  for (const DeviceSampler::Sampling& sampling : step.samples)
+    std::ranges::move(DeviceSampler::read(sampling), std::back_inserter(sampled));
+  if (!keeps_ids_) sampled_.publish(step.step, sampled, sequences_, step.deadline);
+}
+
+parallel::StageReport StageRunner::report(uint64_t step, std::chrono::nanoseconds compute, StepTimes others) const {
+  return {.epoch = plan_.epoch,
+          .step = step,
+          .stage = plan_.layout.stage_of(rank_),
+          .compute_us = microseconds(compute),
+          .comm_us = microseconds(others.comm),
+          .wait_us = microseconds(others.wait)};
+}
+
 void StageRunner::enter_hidden(const StepPlan& plan, Step& step, MatrixView hidden) {
-  if (plan_.layout.is_first_stage(rank_)) {
-    {
-      const Stopwatch watch(step.times.wait);
-      sampled_.collect(plan, sequences_, step.deadline);
-    }
-    const std::vector<int32_t> ids = sequences_.input_ids(plan);
-    for (int32_t id : ids)
-      if (id < 0 || id >= plan_.config.vocab_size)
-        fail(ErrorCode::kInvalidArgument, "step {}: token {} is outside the vocabulary of {}", plan.step, id,
-             plan_.config.vocab_size);
-    model_->embed(step, ids, hidden);
+  if (!plan_.layout.is_first_stage(rank_)) {
+    const Stopwatch watch(step, TimeKind::kWait);
+    groups_.world.recv(bytes_of(hidden), rank_ - plan_.layout.tp, kHiddenTag, step.deadline);
     return;
   }
-  const Stopwatch watch(step.times.wait);
-  groups_.world.recv(bytes_of(hidden), rank_ - plan_.layout.tp, kHiddenTag, step.deadline);
+  if (!keeps_ids_) {
+    const Stopwatch watch(step, TimeKind::kWait);
+    sampled_.collect(plan, sequences_, step.deadline);
+  }
+  const std::vector<int32_t> sources = sequences_.input_ids(plan, plan_.config.vocab_size);
+  const int32_t* ids = place(op_, std::span<const int32_t>(sources));
+  if (keeps_ids_) {
+    auto* resolved = scratch_.take<int32_t>(hidden.rows);
+    resolve_ids(op_, {.sources = ids, .table = last_ids_.as<int32_t>(), .count = hidden.rows, .ids = resolved});
+    ids = resolved;
+  }
+  model_->embed(step, ids, hidden);
+}
+
+// Stage 0: where the tokens will be found that this step samples.
+void StageRunner::note_sampled(const StepPlan& plan) {
+  if (!keeps_ids_) return sampled_.expect(plan);
+  for (uint64_t id : sampled_sequences(plan))
+    sequences_.set_sampled(id, plan.step, id_source_of_slot(sequences_.slot(id)));
 }
 
 void StageRunner::leave_hidden(Step& step, MatrixView hidden) {
-  const Stopwatch watch(step.times.comm);
+  const Stopwatch watch(step, TimeKind::kComm);
   groups_.world.send(bytes_of(hidden), rank_ + plan_.layout.tp, kHiddenTag, step.deadline);
 }
 

@@ -1,8 +1,10 @@
 // StageRunner: executes step plans for one rank. Receives activations (or embeds tokens), runs the stage's layers,
-// sends activations on (or computes logits and samples). It decides nothing: every choice is in the plan. The control
-// loop drives it; tests drive it directly.
+// sends activations on (or computes logits and samples). It decides nothing: every choice is in the plan. On a device a
+// step is given to the stream and answered later, so that the next one is prepared meanwhile. The control loop drives
+// it; tests drive it directly.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -19,16 +21,11 @@
 #include "worker/sampled_tokens.h"
 #include "worker/sampler.h"
 #include "worker/sequence_table.h"
+#include "worker/step_in_flight.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/stage_weights.h"
 
 namespace chorale::worker {
-
-/// What a step leaves for the coordinator.
-struct StepOutcome {
-  std::optional<parallel::StepResult> result;   // from the last stage's leader
-  std::optional<parallel::StageReport> report;  // from each stage's leader
-};
 
 /// The ranks of `rank`'s stage, ascending: the group that a runner needs.
 std::vector<int> group_members(const parallel::Layout& layout, int rank);
@@ -40,10 +37,27 @@ class StageRunner {
   /// `where`. Allocates the KV cache there. Throws Error{kResourceExhausted}.
   StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world, comm::Communicator& group,
               StageWeights weights, ThreadPool& pool, DeviceStream where = {});
+  ~StageRunner();  // waits for the device, which may still read what goes
 
-  /// Throws Error{kInvalidArgument} for a plan that breaks the protocol, Error{kPeerLost | kDeadlineExceeded} from the
-  /// other ranks; after either the world cannot go on.
-  StepOutcome run(const parallel::StepPlan& plan);
+  /// Steps that may be enqueued before the oldest is finished. 1 where the host takes part in every step: on a CPU, and
+  /// where ranks exchange through the host's memory.
+  int max_in_flight() const { return is_asynchronous_ ? 2 : 1; }
+  int num_in_flight() const { return static_cast<int>(in_flight_.size()); }
+
+  /// Gives all of a step's work to the device, which the host does not wait for; the CPU does the step. The plan's
+  /// deadline counts from here, or from when the step before it is finished. REQUIRES: num_in_flight() <
+  /// max_in_flight(). Throws Error{kInvalidArgument} for a plan that breaks the protocol, Error{kPeerLost |
+  /// kDeadlineExceeded} from the other ranks; after either the world cannot go on.
+  void enqueue(const parallel::StepPlan& plan);
+  /// Whether finish() would not wait. Throws as it does. REQUIRES, both: a step in flight.
+  bool is_done();
+  /// The outcome of the oldest step. Throws Error{kDeadlineExceeded | kSystem} that names it.
+  StepOutcome finish();
+  /// One step from beginning to end. REQUIRES: none in flight.
+  StepOutcome run(const parallel::StepPlan& plan) {
+    enqueue(plan);
+    return finish();
+  }
 
   uint64_t kv_bytes() const;
   const StageWeights& weights() const { return weights_; }
@@ -64,18 +78,24 @@ class StageRunner {
   bool is_leader() const { return rank_ == plan_.layout.rank_of(plan_.layout.stage_of(rank_), 0); }
   bool is_sampler() const { return is_leader() && plan_.layout.is_last_stage(rank_); }
 
+  std::unique_ptr<StepInFlight> begin(const parallel::StepPlan& plan);
+  void compute(const parallel::StepPlan& plan, Step& step, StepInFlight& entry);
+  void complete(StepInFlight& step);
+  parallel::StageReport report(uint64_t step, std::chrono::nanoseconds compute, StepTimes others) const;
   void enter_hidden(const parallel::StepPlan& plan, Step& step, MatrixView hidden);
   void leave_hidden(Step& step, MatrixView hidden);
   void start_samplers(const parallel::StepPlan& plan);
+  void note_sampled(const parallel::StepPlan& plan);
   std::vector<HeadRow> head_rows(const parallel::StepPlan& plan, const Batch& batch) const;
-  void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, parallel::StepResult& result);
+  void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, StepInFlight& entry);
   MatrixView slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows);
   struct HostLogits;  // what answering needs of a slab's logits, in the host's memory
   HostLogits fetch_logits(Step& step, std::span<const HeadRow> rows, MatrixView logits);
   parallel::SampledToken describe(const HeadRow& row, const HostLogits& host, int64_t i, int32_t id) const;
   void describe_prompts(std::span<const HeadRow> rows, const HostLogits& host, parallel::StepResult& result) const;
   void sample_on_host(std::span<const HeadRow> rows, const HostLogits& host, parallel::StepResult& result);
-  void answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, parallel::StepResult& result);
+  int32_t* answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepInFlight& entry);
+  void keep_slab_ids(Step& step, std::span<const HeadRow> rows, int32_t* ids);
 
   const parallel::ClusterPlan plan_;
   const int rank_;
@@ -91,6 +111,11 @@ class StageRunner {
   std::unique_ptr<Model> model_;
   SequenceTable sequences_;
   SampledTokens sampled_;
+  const bool keeps_ids_;                                 // sampled ids stay on the device, in last_ids_
+  const bool is_asynchronous_;                           // the host takes no part in a step that is enqueued
+  Tensor last_ids_;                                      // i32 [slots of sequences_]
+  std::deque<std::unique_ptr<StepInFlight>> in_flight_;  // oldest first
+  std::vector<std::unique_ptr<StepInFlight>> spare_;
   std::unordered_map<uint64_t, SequenceSampler> samplers_;  // last stage's leader only
   std::optional<DeviceSampler> device_sampler_;             // likewise, where it computes on a device
   std::vector<SamplerScratch> sampler_scratch_;             // [num_threads]

@@ -7,6 +7,7 @@
 #include "worker/ops/cast.h"
 #include "worker/ops/embedding.h"
 #include "worker/ops/logits.h"
+#include "worker/ops/token_ids.h"
 #include "worker/runner.h"
 #include "worker/thread_pool.h"
 
@@ -49,20 +50,19 @@ std::vector<StageRunner::HeadRow> StageRunner::head_rows(const StepPlan& plan, c
   return rows;
 }
 
-void StageRunner::run_head(const StepPlan& plan, Step& step, MatrixView hidden, StepResult& result) {
+void StageRunner::run_head(const StepPlan& plan, Step& step, MatrixView hidden, StepInFlight& entry) {
   const std::vector<HeadRow> rows = head_rows(plan, step.batch);
   const std::span<const HeadRow> all(rows);
   for (size_t begin = 0; begin < rows.size(); begin += kSlabRows) {
     const auto slab = all.subspan(begin, std::min<size_t>(kSlabRows, rows.size() - begin));
     const Workspace::Scope scope(scratch_);
     const MatrixView logits = slab_logits(step, hidden, slab);
-    if (is_sampler()) answer_slab(step, slab, logits, result);
+    int32_t* ids = is_sampler() ? answer_slab(step, slab, logits, entry) : nullptr;
+    if (keeps_ids_) keep_slab_ids(step, slab, ids);
   }
-  if (!is_sampler()) return;
-  std::vector<int32_t> ids;
-  for (const SampledToken& token : result.sampled) ids.push_back(token.token.token_id);
-  const Stopwatch watch(step.times.comm);
-  sampled_.publish(plan, ids, sequences_, step.deadline);
+  if (where_ || !is_sampler()) return;  // a device's come to the host later
+  const Stopwatch watch(step, TimeKind::kComm);
+  sampled_.publish(plan.step, entry.outcome.result->sampled, sequences_, step.deadline);
 }
 
 // [rows, vocab_size] on the leader, this rank's slice elsewhere.
@@ -78,7 +78,7 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
   if (!is_leader()) {
     const MatrixView part = take_matrix(op_, DType::kF32, num_rows, own.size());
     model_->logits(step, picked, part);
-    const Stopwatch watch(step.times.comm);
+    const Stopwatch watch(step, TimeKind::kComm);
     if (own.size() > 0)
       groups_.group.send(
           {static_cast<const std::byte*>(part.data), static_cast<size_t>(num_rows * own.size()) * sizeof(float)}, 0,
@@ -87,7 +87,7 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
   }
   const MatrixView whole = take_matrix(op_, DType::kF32, num_rows, plan_.config.vocab_size);
   model_->logits(step, picked, whole.columns(own.begin, own.end));
-  const Stopwatch watch(step.times.comm);
+  const Stopwatch watch(step, TimeKind::kComm);
   for (int tp = 1; tp < plan_.layout.tp; ++tp) {
     const parallel::Range slice = slices[tp];
     if (slice.size() == 0) continue;
@@ -133,25 +133,44 @@ StageRunner::HostLogits StageRunner::fetch_logits(Step& step, std::span<const He
                         fetch(best, logits.rows * num_best),
                         num_chunks,
                         num_best};
-  const Stopwatch watch(step.times.wait);
   op_.stream->synchronize(step.deadline);
   return host;
 }
 
-// A device chooses by itself; the logits come to the host only when somebody wants more of them.
-void StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepResult& result) {
+// A device chooses by itself; the logits come to the host, which waits for them, only when somebody wants more of them.
+// Returns what a device chooses, [rows] in scratch.
+int32_t* StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepInFlight& entry) {
   const Workspace::Scope scope(host_scratch_);
+  int32_t* ids = nullptr;
   if (device_sampler_) {
     std::vector<DeviceSampler::Row> wanted;
     for (const HeadRow& row : rows) wanted.push_back({row.sequence_id, row.position, row.sample});
-    const Stopwatch watch(step.times.wait);
-    std::ranges::move(device_sampler_->sample(wanted, logits, step.deadline), std::back_inserter(result.sampled));
+    entry.samples.push_back(device_sampler_->sample(wanted, logits, *entry.answers));
+    ids = entry.samples.back().ids;
     const auto wants_prompt = [](const HeadRow& row) { return row.prompt == parallel::PromptLogprobs::kYes; };
-    if (!observe_logits_ && std::ranges::none_of(rows, wants_prompt)) return;
+    if (!observe_logits_ && std::ranges::none_of(rows, wants_prompt)) return ids;
   }
   const HostLogits host = fetch_logits(step, rows, logits);
-  describe_prompts(rows, host, result);
-  if (!device_sampler_) sample_on_host(rows, host, result);
+  describe_prompts(rows, host, *entry.outcome.result);
+  if (!device_sampler_) sample_on_host(rows, host, *entry.outcome.result);
+  return ids;
+}
+
+// The leader's ids, to the table of every rank of a stage that is the first too.
+void StageRunner::keep_slab_ids(Step& step, std::span<const HeadRow> rows, int32_t* ids) {
+  std::vector<int32_t> slots;
+  for (const HeadRow& row : rows) slots.push_back(row.sample == Sample::kYes ? sequences_.slot(row.sequence_id) : -1);
+  if (std::ranges::all_of(slots, [](int32_t slot) { return slot < 0; })) return;
+  const auto num_rows = static_cast<int64_t>(rows.size());
+  if (!is_leader()) ids = scratch_.take<int32_t>(num_rows);
+  if (plan_.layout.tp > 1) {
+    const Stopwatch watch(step, TimeKind::kComm);
+    groups_.group.broadcast(std::as_writable_bytes(std::span(ids, rows.size())), 0, step.deadline);
+  }
+  keep_ids(op_, {.ids = ids,
+                 .slots = place(op_, std::span<const int32_t>(slots)),
+                 .count = num_rows,
+                 .table = last_ids_.as<int32_t>()});
 }
 
 SampledToken StageRunner::describe(const HeadRow& row, const HostLogits& host, int64_t i, int32_t id) const {

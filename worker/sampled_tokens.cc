@@ -24,11 +24,11 @@ std::vector<uint64_t> sampled_sequences(const parallel::StepPlan& plan) {
   return ids;
 }
 
-void SampledTokens::publish(const parallel::StepPlan& plan, const std::vector<int32_t>& ids, SequenceTable& table,
+void SampledTokens::publish(uint64_t step, const std::vector<parallel::SampledToken>& sampled, SequenceTable& table,
                             Deadline deadline) {
-  const std::vector<uint64_t> sequences = sampled_sequences(plan);
-  CHECK_EQ(sequences.size(), ids.size());
-  if (ids.empty()) return;
+  if (sampled.empty()) return;
+  std::vector<int32_t> ids;
+  for (const parallel::SampledToken& token : sampled) ids.push_back(token.token.token_id);
   for (int tp = 0; tp < layout_.tp; ++tp) {
     if (layout_.rank_of(0, tp) != rank_) {
       for_messages(std::span(ids), [&](std::span<const int32_t> piece) {
@@ -36,7 +36,8 @@ void SampledTokens::publish(const parallel::StepPlan& plan, const std::vector<in
       });
       continue;
     }
-    for (size_t i = 0; i < ids.size(); ++i) table.set_sampled(sequences[i], plan.step, ids[i]);
+    for (const parallel::SampledToken& token : sampled)
+      table.set_sampled(token.sequence_id, step, token.token.token_id);
   }
 }
 

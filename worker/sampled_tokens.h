@@ -31,9 +31,9 @@ class SampledTokens {
   SampledTokens(const parallel::Layout& layout, int rank, comm::Communicator& world)
       : layout_(layout), rank_(rank), world_(world), leader_(layout.rank_of(layout.pp - 1, 0)) {}
 
-  /// The leader: sends the ids that `plan` sampled (in chunk order) to stage 0, and into its own table when it is
+  /// The leader: sends the ids that a step sampled (in chunk order) to stage 0, and into its own table when it is
   /// there.
-  void publish(const parallel::StepPlan& plan, const std::vector<int32_t>& ids, SequenceTable& table,
+  void publish(uint64_t step, const std::vector<parallel::SampledToken>& sampled, SequenceTable& table,
                Deadline deadline);
 
   /// Stage-0 ranks: remembers that ids of this step will come.

@@ -8,12 +8,21 @@
 namespace chorale::worker {
 
 void SequenceTable::begin_step(const parallel::StepPlan& plan) {
-  for (uint64_t id : plan.ends)
-    if (sequences_.erase(id) == 0)
+  for (uint64_t id : plan.ends) {
+    const auto found = sequences_.find(id);
+    if (found == sequences_.end())
       fail(ErrorCode::kInvalidArgument, "step {}: sequence {} ends but never started", plan.step, id);
-  for (const parallel::SequenceStart& start : plan.starts)
-    if (!sequences_.try_emplace(start.sequence_id).second)
+    free_slots_.push_back(found->second.slot);
+    sequences_.erase(found);
+  }
+  for (const parallel::SequenceStart& start : plan.starts) {
+    const auto [added, is_new] = sequences_.try_emplace(start.sequence_id);
+    if (!is_new)
       fail(ErrorCode::kInvalidArgument, "step {}: sequence {} starts a second time", plan.step, start.sequence_id);
+    if (free_slots_.empty()) free_slots_.push_back(num_slots_++);
+    added->second.slot = free_slots_.back();
+    free_slots_.pop_back();
+  }
 }
 
 Batch SequenceTable::make_batch(const parallel::StepPlan& plan) {
@@ -57,9 +66,13 @@ void SequenceTable::add_chunk(const parallel::SequenceChunk& chunk, Batch& batch
   batch.context_len.push_back(sequence.context_len);
 }
 
-std::vector<int32_t> SequenceTable::input_ids(const parallel::StepPlan& plan) const {
+std::vector<int32_t> SequenceTable::input_ids(const parallel::StepPlan& plan, int64_t vocab_size) const {
   std::vector<int32_t> ids;
   for (const parallel::SequenceChunk& chunk : plan.chunks) {
+    for (int32_t id : chunk.tokens)
+      if (id < 0 || id >= vocab_size)
+        fail(ErrorCode::kInvalidArgument, "step {}: token {} is outside the vocabulary of {}", plan.step, id,
+             vocab_size);
     ids.insert(ids.end(), chunk.tokens.begin(), chunk.tokens.end());
     if (!chunk.tokens.empty()) continue;
     const Sequence& sequence = sequences_.at(chunk.sequence_id);

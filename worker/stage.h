@@ -25,7 +25,7 @@ class Stage {
   Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::unique_ptr<Device> device,
         const WorldFactory& make_world);
 
-  StepOutcome run(const parallel::StepPlan& plan) { return runner_->run(plan); }
+  StageRunner& runner() { return *runner_; }
   parallel::WorkerReady ready() const;
   comm::Communicator& world() { return *world_; }
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <deque>
 #include <optional>
 
 #include "comm/base/error.h"
@@ -22,6 +23,7 @@ using comm::MessageType;
 // The step's own deadline ends waits first, with a better message.
 constexpr std::chrono::seconds kWatchdogGrace{1};
 constexpr std::chrono::hours kIdle{1};
+constexpr std::chrono::microseconds kGlance{50};  // at the link, while a device works
 constexpr std::chrono::minutes kReplayMeeting{5};
 
 /// The rank's device: its host's devices in turn. nullptr: the CPU.
@@ -86,7 +88,7 @@ class ControlLoop {
       throw;
     }
     try {
-      while (step()) {
+      while (turn()) {
       }
     } catch (const std::exception& error) {
       const bool is_known = report(error.what()) || is_stopped();
@@ -147,9 +149,20 @@ class ControlLoop {
     client_->send(MessageType::kReady, stage_->ready().encode());
   }
 
-  /// One message; false when it is the last.
-  bool step() {
-    const comm::Message message = next_message();
+  /// Answers a step that is done, or takes a message; false when it is the last. Plans are taken before the steps in
+  /// flight are done, as many as the runner takes, so that a device goes from one to the next.
+  bool turn() {
+    StageRunner& runner = stage_->runner();
+    if (runner.num_in_flight() == runner.max_in_flight() || (runner.num_in_flight() > 0 && runner.is_done())) {
+      answer();
+      return true;
+    }
+    if (runner.num_in_flight() == 0) return take(next_message());
+    const std::optional<comm::Message> message = client_->receive(Deadline::after(kGlance));
+    return message ? take(*message) : true;
+  }
+
+  bool take(const comm::Message& message) {
     switch (message.type) {
       case MessageType::kStop: return false;
       case MessageType::kDrain: return true;  // the coordinator plans no new jobs; steps in flight go on
@@ -158,13 +171,26 @@ class ControlLoop {
     }
     const parallel::StepPlan plan = parallel::StepPlan::decode(message.payload);
     if (recorder_) recorder_->add(plan);
-    watchdog_.arm(fmt::format("step {}", plan.step),
-                  Deadline::after(std::chrono::milliseconds(plan.deadline_ms) + kWatchdogGrace));
-    const StepOutcome outcome = stage_->run(plan);
-    watchdog_.disarm();
+    in_flight_.push_back({plan.step, std::chrono::milliseconds(plan.deadline_ms)});
+    if (in_flight_.size() == 1) watch_oldest();
+    stage_->runner().enqueue(plan);
+    return true;
+  }
+
+  void watch_oldest() {
+    const auto& [step, allowed] = in_flight_.front();
+    watchdog_.arm(fmt::format("step {}", step), Deadline::after(allowed + kWatchdogGrace));
+  }
+
+  void answer() {
+    const StepOutcome outcome = stage_->runner().finish();
+    in_flight_.pop_front();
+    if (in_flight_.empty())
+      watchdog_.disarm();
+    else
+      watch_oldest();
     if (outcome.result) client_->send(MessageType::kStepResult, outcome.result->encode());
     if (outcome.report) client_->send(MessageType::kStageReport, outcome.report->encode());
-    return true;
   }
 
   /// Whether the coordinator ended the world, for a reason that it knows.
@@ -196,6 +222,7 @@ class ControlLoop {
   std::unique_ptr<comm::ControlClient> client_;
   std::unique_ptr<Stage> stage_;
   std::optional<PlanRecorder> recorder_;
+  std::deque<std::pair<uint64_t, std::chrono::milliseconds>> in_flight_;  // steps and their time, oldest first
   StepWatchdog watchdog_{
       [this](const std::string& what) { leave(map_.rank, what + " did not finish by its deadline"); }};
 };
@@ -229,7 +256,7 @@ int replay_worker(const std::string& recording_path, const WorkerOptions& option
   const PlanRecording recording = read_recording(recording_path);
   Stage stage(recording.cluster, map.rank, options.threads, open_own_device(options.device, map), make_world);
   for (const parallel::StepPlan& plan : recording.steps)
-    if (const StepOutcome outcome = stage.run(plan); outcome.result) print_tokens(*outcome.result);
+    if (const StepOutcome outcome = stage.runner().run(plan); outcome.result) print_tokens(*outcome.result);
   const parallel::Layout& layout = recording.cluster.layout;
   const bool prints = map.rank == layout.rank_of(layout.pp - 1, 0);
   if (prints && !recording.torn.empty())

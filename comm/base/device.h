@@ -3,6 +3,7 @@
 // only Stream::native().
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -29,11 +30,16 @@ struct DeviceMemory {
   uint64_t total_bytes = 0;
 };
 
+/// Whether an event also tells when: costs the device a little.
+enum class EventTiming : uint8_t { kOff, kOn };
+
 /// A point in a stream's work. Move-only through its owner; made by Device::make_event.
 class Event {
  public:
   virtual ~Event() = default;
   virtual void* native() const = 0;
+  /// From `earlier` to this. REQUIRES: both were made with timing, and a stream has come to both.
+  virtual std::chrono::nanoseconds since(const Event& earlier) const = 0;
 };
 
 /// Work of a stream that was recorded once and is given to the device in one call. Made by Stream::capture.
@@ -71,6 +77,9 @@ class Stream {
   /// device.
   virtual void synchronize(Deadline deadline) = 0;
   virtual void synchronize(Event& event, Deadline deadline) = 0;
+  /// Whether the stream that recorded the event has come to it; returns at once. Throws as synchronize does, but for
+  /// the deadline.
+  virtual bool is_done(Event& event) = 0;
   /// Calls `work` once and records what it gives to this stream instead of doing it: kernels with their parameters by
   /// value, copies, fills, events that order it within itself. `work` must neither synchronise nor allocate, host
   /// memory that it copies must be pinned, and all memory that it names must live as long as the graph. (The CPU, which
@@ -114,7 +123,8 @@ class Device {
   virtual void* allocate_pinned(size_t bytes) = 0;
   virtual void release_pinned(void* memory, size_t bytes) noexcept = 0;
   virtual std::unique_ptr<Stream> make_stream() = 0;
-  virtual std::unique_ptr<Event> make_event() = 0;
+  virtual std::unique_ptr<Event> make_event(EventTiming timing) = 0;
+  std::unique_ptr<Event> make_event() { return make_event(EventTiming::kOff); }
 };
 
 /// Where a rank computes: a device and the stream of its work there. Both null: the host.

@@ -53,6 +53,9 @@ class PinnedMemory {
 class EmulatorEvent : public Event {
  public:
   void* native() const override { return const_cast<EmulatorEvent*>(this); }
+  std::chrono::nanoseconds since(const Event& earlier) const override {
+    return mark->reached_at() - static_cast<const EmulatorEvent&>(earlier).mark->reached_at();
+  }
 
   const std::shared_ptr<EmulatorMark> mark = std::make_shared<EmulatorMark>();
   const void* recorded_in = nullptr;  // the capture that it was last recorded in; nullptr: it was no capture
@@ -129,12 +132,14 @@ class EmulatorStream : public Stream {
     refuse_in_capture("synchronises");
     const auto& source = static_cast<const EmulatorEvent&>(event);
     if (source.recorded_in != nullptr) fail(ErrorCode::kUnsupported, "an event of a graph cannot be waited for");
-    const uint64_t number = source.mark->last();
-    await(deadline, "an event of the emulator", [&](Clock::time_point until) {
-      const auto reached = source.mark->await(number, until);
-      if (reached && reached->problem) throw Error(reached->problem->code, reached->problem->message);
-      return reached.has_value();
-    });
+    await(deadline, "an event of the emulator",
+          [&, number = source.mark->last()](Clock::time_point until) { return is_reached(source, number, until); });
+  }
+  bool is_done(Event& event) override {
+    const auto& source = static_cast<const EmulatorEvent&>(event);
+    if (is_reached(source, source.mark->last(), Clock::time_point::min())) return true;
+    check_watches();
+    return false;
   }
 
   std::unique_ptr<Graph> capture(std::function<void()> work) override {
@@ -168,6 +173,12 @@ class EmulatorStream : public Stream {
   void refuse_in_capture(const char* what) const {
     if (recording_ != nullptr)
       fail(ErrorCode::kSystem, "the work of a capture {}, or copies host memory that is not pinned", what);
+  }
+
+  static bool is_reached(const EmulatorEvent& event, uint64_t number, Clock::time_point until) {
+    const auto reached = event.mark->await(number, until);
+    if (reached && reached->problem) throw Error(reached->problem->code, reached->problem->message);
+    return reached.has_value();
   }
 
   template <typename IsDone>
@@ -214,7 +225,7 @@ class EmulatorDevice : public HostDevice {
     streams_.push_back(stream->state());
     return stream;
   }
-  std::unique_ptr<Event> make_event() override { return std::make_unique<EmulatorEvent>(); }
+  std::unique_ptr<Event> make_event(EventTiming) override { return std::make_unique<EmulatorEvent>(); }
 
  private:
   /// Freeing memory waits for the device, as cudaFree does; but not for ever: a stream that is stuck frees it when it

@@ -26,8 +26,14 @@ uint64_t EmulatorMark::last() {
 void EmulatorMark::reach(uint64_t number, const std::optional<DeviceProblem>& problem) {
   const std::lock_guard lock(mutex_);
   reached_ = std::max(reached_, number);
+  reached_at_ = Deadline::Clock::now();
   if (problem && !problem_) problem_ = problem;
   changed_.notify_all();
+}
+
+Deadline::Clock::time_point EmulatorMark::reached_at() const {
+  const std::lock_guard lock(mutex_);
+  return reached_at_;
 }
 
 std::optional<EmulatorMark::Reached> EmulatorMark::await(uint64_t number,

@@ -34,11 +34,13 @@ class EmulatorMark {
     std::optional<DeviceProblem> problem;
   };
   std::optional<Reached> await(uint64_t number, std::optional<Deadline::Clock::time_point> when);
+  Deadline::Clock::time_point reached_at() const;  // the last of those reached
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   uint64_t recorded_ = 0, reached_ = 0;
+  Deadline::Clock::time_point reached_at_{};
   std::optional<DeviceProblem> problem_;
 };
 

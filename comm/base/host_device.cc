@@ -32,6 +32,13 @@ namespace {
 class HostEvent : public Event {
  public:
   void* native() const override { return nullptr; }
+  std::chrono::nanoseconds since(const Event& earlier) const override {
+    return when_ - static_cast<const HostEvent&>(earlier).when_;
+  }
+  void record() { when_ = Deadline::Clock::now(); }
+
+ private:
+  Deadline::Clock::time_point when_{};
 };
 
 class HostGraph : public Graph {
@@ -51,10 +58,11 @@ class HostStream : public Stream {
   void fill_zero(void* to, size_t bytes) override {
     if (bytes > 0) std::memset(to, 0, bytes);
   }
-  void record(Event&) override {}
+  void record(Event& event) override { static_cast<HostEvent&>(event).record(); }
   void wait(Event&) override {}
   void synchronize(Deadline) override {}
   void synchronize(Event&, Deadline) override {}
+  bool is_done(Event&) override { return true; }
   std::unique_ptr<Graph> capture(std::function<void()> work) override {
     return std::make_unique<HostGraph>(std::move(work));
   }
@@ -64,7 +72,7 @@ class HostStream : public Stream {
 }  // namespace
 
 std::unique_ptr<Stream> HostDevice::make_stream() { return std::make_unique<HostStream>(); }
-std::unique_ptr<Event> HostDevice::make_event() { return std::make_unique<HostEvent>(); }
+std::unique_ptr<Event> HostDevice::make_event(EventTiming) { return std::make_unique<HostEvent>(); }
 
 namespace {
 

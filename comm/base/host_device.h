@@ -23,7 +23,7 @@ class HostDevice : public Device {
   void* allocate_pinned(size_t bytes) override { return HostDevice::allocate(bytes); }
   void release_pinned(void* memory, size_t) noexcept override { std::free(memory); }
   std::unique_ptr<Stream> make_stream() override;
-  std::unique_ptr<Event> make_event() override;
+  std::unique_ptr<Event> make_event(EventTiming timing) override;
 
  private:
   const DeviceKind kind_;

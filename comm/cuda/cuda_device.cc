@@ -23,9 +23,18 @@ void log_failure(cudaError_t status, const char* call) noexcept {
 
 class CudaEvent : public Event {
  public:
-  CudaEvent() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
+  explicit CudaEvent(EventTiming timing) {
+    const unsigned flags = timing == EventTiming::kOn ? cudaEventDefault : cudaEventDisableTiming;
+    check_cuda(cudaEventCreateWithFlags(&event_, flags), "cudaEventCreateWithFlags");
+  }
   ~CudaEvent() override { log_failure(cudaEventDestroy(event_), "cudaEventDestroy"); }
   void* native() const override { return event_; }
+  std::chrono::nanoseconds since(const Event& earlier) const override {
+    float milliseconds = 0;
+    check_cuda(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.native()), event_),
+               "cudaEventElapsedTime");
+    return std::chrono::nanoseconds(static_cast<int64_t>(static_cast<double>(milliseconds) * 1e6));
+  }
 
  private:
   cudaEvent_t event_ = nullptr;
@@ -83,6 +92,14 @@ class CudaStream : public Stream {
   }
   void synchronize(Event& event, Deadline deadline) override {
     await([&] { return cudaEventQuery(event_of(event)); }, deadline, "an event");
+  }
+  bool is_done(Event& event) override {
+    const cudaError_t status = cudaEventQuery(event_of(event));
+    if (status == cudaSuccess) return true;
+    if (status != cudaErrorNotReady) fail_cuda(status, "an event");
+    cudaGetLastError();  // the runtime may remember "not ready" as the last error
+    check_watches();
+    return false;
   }
   std::unique_ptr<Graph> capture(std::function<void()> work) override {
     check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
@@ -178,9 +195,9 @@ class CudaDevice : public Device {
     bind();
     return std::make_unique<CudaStream>();
   }
-  std::unique_ptr<Event> make_event() override {
+  std::unique_ptr<Event> make_event(EventTiming timing) override {
     bind();
-    return std::make_unique<CudaEvent>();
+    return std::make_unique<CudaEvent>(timing);
   }
 
  private:

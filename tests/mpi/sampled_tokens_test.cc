@@ -72,9 +72,10 @@ void ring(const std::string& pipe) {
 
 void lead(SampledTokens& sampled, SequenceTable& table, const std::string& pipe) {
   for (uint64_t step = 1; step <= kNumSteps; ++step) {
-    std::vector<int32_t> ids;
-    for (int i = 0; i < kIdsPerStep; ++i) ids.push_back(id_of(step, i));
-    sampled.publish(decode_plan(step, 0), ids, table, soon());
+    std::vector<parallel::SampledToken> tokens;
+    for (int i = 0; i < kIdsPerStep; ++i)
+      tokens.push_back({static_cast<uint64_t>(i) + 1, static_cast<int32_t>(step), {id_of(step, i), 0.0f}, {}});
+    sampled.publish(step, tokens, table, soon());
   }
   ring(pipe);
 }
@@ -87,7 +88,7 @@ void follow(SampledTokens& sampled, SequenceTable& table, int bell) {
   const parallel::StepPlan next = decode_plan(kNumSteps + 1, kNumSteps);
   sampled.collect(next, table, soon());
   table.make_batch(next);
-  const std::vector<int32_t> ids = table.input_ids(next);
+  const std::vector<int32_t> ids = table.input_ids(next, int64_t{1} << 30);
   for (int i = 0; i < kIdsPerStep; ++i)
     if (ids[static_cast<size_t>(i)] != id_of(kNumSteps, i)) fail_test(fmt::format("row {} has another id", i));
 }

@@ -49,14 +49,10 @@ Embedding::Embedding(const StageParts& parts, parallel::Member member) : table_(
   if (parts.where) on_device_ = copy_table(parts.where, *table_);
 }
 
-void Embedding::lookup(Step& step, std::span<const int32_t> ids, MatrixView out) const {
-  CHECK_EQ(static_cast<int64_t>(ids.size()), out.rows);
+void Embedding::lookup(Step& step, const int32_t* ids, MatrixView out) const {
   CHECK_EQ(out.cols, table_->shape[1]);
-  for (int32_t id : ids) CHECK(id >= 0 && id < table_->shape[0]);
-  if (on_device_.view().data != nullptr) {
-    const Workspace::Scope scope(step.op.scratch);
-    return embedding(step.op, {.ids = place(step.op, ids), .table = on_device_, .out = out});
-  }
+  if (on_device_.view().data != nullptr) return embedding(step.op, {.ids = ids, .table = on_device_, .out = out});
+  for (int64_t i = 0; i < out.rows; ++i) CHECK(ids[i] >= 0 && ids[i] < table_->shape[0]);
   step.op.pool.parallel_for(
       out.rows,
       [&](int64_t begin, int64_t end, int) {
@@ -66,7 +62,7 @@ void Embedding::lookup(Step& step, std::span<const int32_t> ids, MatrixView out)
       /*min_per_thread=*/16);
 }
 
-void Embedding::add_to(Step& step, std::span<const int32_t> ids, MatrixView out) const {
+void Embedding::add_to(Step& step, const int32_t* ids, MatrixView out) const {
   const Workspace::Scope scope(step.op.scratch);
   const MatrixView rows = take_matrix(step.op, DType::kF32, out.rows, out.cols);
   lookup(step, ids, rows);

@@ -2,8 +2,6 @@
 // rows are read from the checkpoint's mapping, so a rank touches only the rows it meets; a device holds a copy.
 #pragma once
 
-#include <span>
-
 #include "worker/layers/parts.h"
 #include "worker/layers/step.h"
 #include "worker/ops/matrix_view.h"
@@ -14,10 +12,11 @@ class Embedding {
  public:
   /// REQUIRES: the first stage.
   Embedding(const StageParts& parts, parallel::Member member);
-  /// out[i] = table[ids[i]], as float32. CHECKs that ids are inside the table.
-  void lookup(Step& step, std::span<const int32_t> ids, MatrixView out) const;  // f32 [ids, hidden]
+  /// out[i] = table[ids[i]], as float32; `ids` [rows] lie where the kernels read them. REQUIRES: ids inside the table
+  /// (checked on the CPU).
+  void lookup(Step& step, const int32_t* ids, MatrixView out) const;  // f32 [rows, hidden]
   /// out[i] += table[ids[i]].
-  void add_to(Step& step, std::span<const int32_t> ids, MatrixView out) const;
+  void add_to(Step& step, const int32_t* ids, MatrixView out) const;
 
  private:
   const parallel::StoredTensor* table_;  // [num_ids, hidden]

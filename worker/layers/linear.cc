@@ -33,7 +33,7 @@ void RowParallelLinear::add_to(Step& step, MatrixView x, MatrixView residual, co
   const size_t count = static_cast<size_t>(x.rows * weight_->n);
   auto* sum = static_cast<float*>(partials.data);
   if (group_.size() > 1) {
-    const Stopwatch watch(step.times.comm);
+    const Stopwatch watch(step, TimeKind::kComm);
     group_.tree_all_reduce(schedule_, {sum, count * nodes_.size()}, {sum, count}, step.deadline);
   }
   const MatrixView root = partials.row_range(0, x.rows);

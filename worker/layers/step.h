@@ -49,22 +49,19 @@ const T* place(OpContext& op, std::span<const T> values) {
 }
 
 /// Where the time of a step went; for StageReport only.
+enum class TimeKind : uint8_t { kComm, kWait };
 struct StepTimes {
   std::chrono::nanoseconds comm{0};
   std::chrono::nanoseconds wait{0};
+  std::chrono::nanoseconds& of(TimeKind kind) { return kind == TimeKind::kComm ? comm : wait; }
 };
 
-/// Adds the time from construction to destruction.
-class Stopwatch {
+/// Marks parts of a step in the stream of a device.
+class SpanRecorder {
  public:
-  explicit Stopwatch(std::chrono::nanoseconds& total) : total_(total), start_(Deadline::Clock::now()) {}
-  ~Stopwatch() { total_ += Deadline::Clock::now() - start_; }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  std::chrono::nanoseconds& total_;
-  Deadline::Clock::time_point start_;
+  virtual ~SpanRecorder() = default;
+  virtual void begin(TimeKind kind) = 0;
+  virtual void end() = 0;
 };
 
 struct Step {
@@ -72,7 +69,29 @@ struct Step {
   const Batch& batch;
   BatchArrays arrays;
   Deadline deadline;
-  StepTimes times;
+  StepTimes times = {};           // by the host's clock
+  SpanRecorder* spans = nullptr;  // by a device's, instead; nullptr also while a graph is captured
+};
+
+/// Accounts for the time from construction to destruction: the host's, or on a device its stream's. They do not nest.
+class Stopwatch {
+ public:
+  Stopwatch(Step& step, TimeKind kind) : step_(step), kind_(kind), start_(Deadline::Clock::now()) {
+    if (step.spans != nullptr) step.spans->begin(kind);
+  }
+  ~Stopwatch() {
+    if (step_.spans != nullptr)
+      step_.spans->end();
+    else
+      step_.times.of(kind_) += Deadline::Clock::now() - start_;
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  Step& step_;
+  const TimeKind kind_;
+  const Deadline::Clock::time_point start_;
 };
 
 }  // namespace chorale::worker

@@ -23,7 +23,7 @@ class Decoder : public Model {
     if (parts.is_last_stage()) head_.emplace(parts);
   }
 
-  void embed(Step& step, std::span<const int32_t> ids, MatrixView x) override { embedding_->lookup(step, ids, x); }
+  void embed(Step& step, const int32_t* ids, MatrixView x) override { embedding_->lookup(step, ids, x); }
   void forward(Step& step, MatrixView x) override {
     for (const PreNormBlock& block : blocks_) block.forward(step, x);
   }

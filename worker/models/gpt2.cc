@@ -126,9 +126,9 @@ class Gpt2 final : public Decoder {
   explicit Gpt2(const StageParts& parts) : Decoder(parts) {
     if (parts.is_first_stage()) positions_.emplace(parts, Member::kPositionEmbedding);
   }
-  void embed(Step& step, std::span<const int32_t> ids, MatrixView x) override {
+  void embed(Step& step, const int32_t* ids, MatrixView x) override {
     Decoder::embed(step, ids, x);
-    positions_->add_to(step, step.batch.positions, x);
+    positions_->add_to(step, step.arrays.positions, x);
   }
 
  private:

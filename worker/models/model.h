@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string_view>
 
 #include "comm/base/registry.h"
@@ -18,8 +17,9 @@ namespace chorale::worker {
 class Model {
  public:
   virtual ~Model() = default;
-  /// First stage: hidden[i] = what the first layer reads for token ids[i] at the batch's position i.
-  virtual void embed(Step& step, std::span<const int32_t> ids, MatrixView hidden) = 0;  // f32 [num_tokens, hidden_size]
+  /// First stage: hidden[i] = what the first layer reads for token ids[i] at the batch's position i; `ids` [num_tokens]
+  /// lie where the kernels read them.
+  virtual void embed(Step& step, const int32_t* ids, MatrixView hidden) = 0;  // f32 [num_tokens, hidden_size]
   /// This stage's layers, in place; K and V go to the cache.
   virtual void forward(Step& step, MatrixView hidden) = 0;  // f32 [num_tokens, hidden_size]
   /// Last stage: logits of some hidden rows, for the rank's slice of the vocabulary.

@@ -2,7 +2,9 @@
 // and from there in the stream's order. Owned by the stage runner, used by `place` (worker/layers/step.h).
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <memory>
 
 #include "comm/base/device.h"
 
@@ -11,15 +13,24 @@ namespace chorale::worker {
 /// Thread: the rank's compute thread.
 class HostStaging {
  public:
+  /// `num_bytes` of each segment of the ring: more than a usual step copies, so that the steps in flight find room.
   explicit HostStaging(const DeviceStream& where, size_t num_bytes = size_t{1} << 20);
-  /// Queues the copy of host values to device memory; `from` is free to reuse when it returns. Waits for the stream
-  /// only when the ring comes round. Throws Error{kDeadlineExceeded | kSystem}.
+  /// Queues the copy of host values to device memory; `from` is free to reuse when it returns. Waits only when the ring
+  /// comes round to a segment that the device has not read yet. Throws Error{kDeadlineExceeded | kSystem}.
   void copy(void* to, const void* from, size_t num_bytes);
 
  private:
+  struct Segment {
+    PinnedBuffer memory;
+    std::unique_ptr<Event> is_free;  // the device has read it
+    bool was_left = false;           // is_free is recorded
+  };
+  void enter_next(size_t num_bytes);
+
   const DeviceStream where_;
-  PinnedBuffer ring_;
-  size_t used_ = 0;
+  std::array<Segment, 4> ring_;
+  size_t segment_ = 0;  // being filled
+  size_t used_ = 0;     // bytes of it
 };
 
 }  // namespace chorale::worker

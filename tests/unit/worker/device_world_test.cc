@@ -71,5 +71,20 @@ TEST(CudaWorlds, TensorCoresGiveOneAnswer) {
   }
 }
 
+TEST(CudaWorlds, StepsInFlightChangeNoBit) {
+  const SyntheticModel model(
+      {.vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  const std::vector<Job> jobs = jobs_for(1100);
+  for (const auto& [tp, pp] : {std::pair{1, 1}, {2, 1}, {1, 2}}) {
+    SCOPED_TRACE(fmt::format("tp={} pp={}", tp, pp));
+    WorldOptions options{.tp = tp, .pp = pp, .compute = DType::kBF16, .device = test_device_kind()};
+    options.observes_logits = false;
+    options.max_in_flight = 1;
+    const std::vector<Answer> wanted = ThreadWorld(model.path(), options).run(jobs, {Batching::kStaggered, 16});
+    options.max_in_flight = 2;
+    EXPECT_EQ(ThreadWorld(model.path(), options).run(jobs, {Batching::kStaggered, 16}), wanted);
+  }
+}
+
 }  // namespace
 }  // namespace chorale::worker::test

@@ -51,6 +51,8 @@ struct WorldOptions {
   int64_t max_model_len = 256;
   int64_t num_kv_blocks = 160;
   DeviceKind device = DeviceKind::kCpu;  // of every rank
+  int max_in_flight = 2;                 // where the runner takes so many
+  bool observes_logits = true;           // a device's host waits for them in every step
 };
 
 /// Turns jobs into plans: sequence id = job index + 1.
@@ -156,6 +158,8 @@ class ThreadWorld {
     plan_.threads = options.threads;
     plan_.spin_us = 0;
     device_ = options.device;
+    max_in_flight_ = options.max_in_flight;
+    observes_logits_ = options.observes_logits;
   }
   const parallel::ClusterPlan& plan() const { return plan_; }
   parallel::ModelConfig& config() { return plan_.config; }  // before run
@@ -197,12 +201,20 @@ class ThreadWorld {
                                         {plan_.config, plan_.layout, rank, plan_.numerics.compute, where}, pool);
     copied_bytes_[static_cast<size_t>(rank)] = weights.copied_bytes();
     StageRunner runner(plan_, rank, world, *group, std::move(weights), pool, where);
-    runner.set_logits_observer([this](uint64_t id, int32_t position, std::span<const float> logits) {
-      answers_[id - 1].logits_at[position].assign(logits.begin(), logits.end());
-    });
+    if (observes_logits_)
+      runner.set_logits_observer([this](uint64_t id, int32_t position, std::span<const float> logits) {
+        answers_[id - 1].logits_at[position].assign(logits.begin(), logits.end());
+      });
+    const int most = std::min(max_in_flight_, runner.max_in_flight());
     for (const parallel::StepPlan& plan : plans) {
-      const StepOutcome outcome = runner.run(plan);
-      if (!outcome.result) continue;
+      if (runner.num_in_flight() == most) keep(runner.finish());
+      runner.enqueue(plan);
+    }
+    while (runner.num_in_flight() > 0) keep(runner.finish());
+  }
+
+  void keep(const StepOutcome& outcome) {
+    if (outcome.result) {
       for (const parallel::SampledToken& token : outcome.result->sampled) {
         Answer& answer = answers_[token.sequence_id - 1];
         answer.tokens.push_back(token.token.token_id);
@@ -216,6 +228,8 @@ class ThreadWorld {
   std::filesystem::path model_;
   parallel::ClusterPlan plan_;
   DeviceKind device_ = DeviceKind::kCpu;
+  int max_in_flight_ = 1;
+  bool observes_logits_ = true;
   std::vector<Answer> answers_;  // written by the last stage's leader only
   std::vector<uint64_t> copied_bytes_;
 };

@@ -154,7 +154,7 @@ TEST(StageRunner, RefusesPlansThatBreakTheProtocol) {
     auto steps = Planner(jobs, {}, plan.num_kv_blocks).make();
     spoil(steps);
     try {
-      for (const auto& step : steps) stage.run(step);
+      for (const auto& step : steps) stage.runner().run(step);
     } catch (const Error&) {
       return true;
     }

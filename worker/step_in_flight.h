@@ -1,0 +1,51 @@
+// A step that was given to a device and is not answered yet: what its outcome needs once the device is done. The stage
+// runner keeps at most two; their memory and events are used again.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <vector>
+
+#include "parallel/step_plan.h"
+#include "worker/device_sampler.h"
+#include "worker/device_spans.h"
+#include "worker/pinned_arena.h"
+
+namespace chorale::worker {
+
+/// What a step leaves for the coordinator.
+struct StepOutcome {
+  std::optional<parallel::StepResult> result;   // from the last stage's leader
+  std::optional<parallel::StageReport> report;  // from each stage's leader
+};
+
+struct StepInFlight {
+  explicit StepInFlight(const DeviceStream& where) {
+    if (where) {
+      answers.emplace(*where.device);
+      spans.emplace(where);
+    }
+  }
+  /// Of the next step.
+  void begin(const parallel::StepPlan& plan) {
+    step = plan.step;
+    allowed = std::chrono::milliseconds(plan.deadline_ms);
+    deadline = Deadline::after(allowed);
+    outcome = {};
+    samples.clear();
+    done = nullptr;
+    if (answers) answers->reset();
+    if (spans) spans->start();
+  }
+
+  uint64_t step = 0;
+  std::chrono::milliseconds allowed{0};  // from when the step before it was done
+  Deadline deadline = Deadline::after(allowed);
+  StepOutcome outcome;                           // but for what the device still computes
+  std::vector<DeviceSampler::Sampling> samples;  // one for each slab of logits
+  std::optional<PinnedArena> answers;            // of a device
+  std::optional<DeviceSpans> spans;              // likewise
+  Event* done = nullptr;                         // of spans; nullptr: the outcome is complete
+};
+
+}  // namespace chorale::worker
