@@ -11,6 +11,7 @@
 #include "comm/cuda/cublaslt_library.h"
 #include "parallel/architecture.h"
 #include "parallel/checkpoint/checkpoint.h"
+#include "parallel/device_memory.h"
 #include "parallel/host_facts.h"
 
 namespace chorale::coordinator {
@@ -22,27 +23,9 @@ using parallel::kBlockTokens;
 using parallel::WorkerHello;
 
 constexpr double kMiB = 1024.0 * 1024.0;
-constexpr uint64_t kShareOfFreeMemory = 4;  // KV cache takes a quarter by default
 constexpr int kSpinUs = 20;
 
 int64_t blocks_for(int64_t num_tokens) { return (num_tokens + kBlockTokens - 1) / kBlockTokens; }
-
-void check_options(const ClusterRequest& request, const parallel::ModelConfig& config) {
-  const auto at_least_one = [](std::string_view flag, int64_t value) {
-    if (value < 1) fail(ErrorCode::kInvalidArgument, "{} {}: expected at least 1", flag, value);
-  };
-  at_least_one("--max-num-seqs", request.max_num_seqs);
-  at_least_one("--max-num-batched-tokens", request.max_num_batched_tokens);
-  if (request.num_kv_blocks < 0)
-    fail(ErrorCode::kInvalidArgument, "--num-kv-blocks {}: expected at least 1", request.num_kv_blocks);
-  if (request.threads < 0 || request.threads > 1024)
-    fail(ErrorCode::kInvalidArgument, "--threads {}: expected 1 to 1024, or 0 to choose", request.threads);
-  if (request.max_model_len < 0 || request.max_model_len > config.max_positions)
-    fail(ErrorCode::kInvalidArgument, "--max-model-len {}: the model has {} positions", request.max_model_len,
-         config.max_positions);
-  if (request.dtype && *request.dtype != DType::kF32 && *request.dtype != DType::kBF16)
-    fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16", to_string(*request.dtype));
-}
 
 /// The strongest instruction set that every rank has; a weaker one when asked for.
 Isa common_isa(const ClusterRequest& request, const std::vector<WorkerHello>& hellos, DType compute) {
@@ -94,34 +77,18 @@ std::string common_gemm(const ClusterRequest& request, const std::vector<WorkerH
   return fmt::format("cublaslt-{}/{}/tp={}", first.cublaslt_version, device, request.layout.tp);
 }
 
-/// What a rank needs on a device besides its weights and cache: the embedding (stage 0; the host's mapping serves a
-/// CPU) and the scratch of the largest step: hidden rows, q k v, gate and up in float32, the partial sums of all ranks,
-/// logits of 32 rows twice, and what attention and sampling take at most.
-uint64_t device_extra_bytes(const ClusterPlan& plan, int rank) {
-  constexpr int64_t kKernelScratch = int64_t{384} << 20, kLogitRows = 2 * 32;
-  const parallel::ModelConfig& config = plan.config;
-  const int64_t table_type = config.stored_dtype == DType::kBF16 || config.stored_dtype == DType::kF16 ? 2 : 4;
-  const int64_t table = plan.layout.is_first_stage(rank) ? config.vocab_size * config.hidden_size * table_type : 0;
-  const int64_t qkv = int64_t{config.num_heads + 2 * config.num_kv_heads} * config.head_dim;
-  const int64_t columns =
-      (4 + plan.layout.tp) * config.hidden_size + (2 * qkv + 3 * config.intermediate_size) / plan.layout.tp;
-  const int64_t scratch =
-      plan.max_num_batched_tokens * columns * 4 + kLogitRows * config.vocab_size * 4 + kKernelScratch;
-  return static_cast<uint64_t>(table + scratch);
-}
-
 /// Bytes that a rank's KV cache may take.
 uint64_t kv_room(const ClusterRequest& request, const ClusterPlan& plan, const std::vector<WorkerHello>& hellos,
                  const WorkerHello& hello) {
   if (request.kv_cache_memory_bytes != 0) return request.kv_cache_memory_bytes;
   if (hello.device_free_bytes == 0)
-    return hello.free_memory_bytes / kShareOfFreeMemory / static_cast<uint64_t>(hello.ranks_on_host);
+    return hello.free_memory_bytes / parallel::kHostCacheShare / static_cast<uint64_t>(hello.ranks_on_host);
   const auto sharers = std::ranges::count_if(hellos, [&hello](const WorkerHello& other) {
     return other.host == hello.host && other.device_identity == hello.device_identity;
   });
-  const uint64_t share = hello.device_free_bytes / 10 * 9 / static_cast<uint64_t>(sharers);
+  const uint64_t share = parallel::usable_device_bytes(hello.device_free_bytes) / static_cast<uint64_t>(sharers);
   const uint64_t taken = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident +
-                         device_extra_bytes(plan, hello.rank);
+                         device_extra_bytes(plan.config, plan.layout, hello.rank, plan.max_num_batched_tokens);
   return share > taken ? share - taken : 0;
 }
 
@@ -206,6 +173,27 @@ Gemm gemm_from_string(std::string_view name) {
   fail(ErrorCode::kInvalidArgument, "--gemm {}: one of own, cublaslt", name);
 }
 
+void check_options(const ClusterRequest& request, const parallel::ModelConfig& config) {
+  const auto at_least_one = [](std::string_view flag, int64_t value) {
+    if (value < 1) fail(ErrorCode::kInvalidArgument, "{} {}: expected at least 1", flag, value);
+  };
+  at_least_one("--max-num-seqs", request.max_num_seqs);
+  at_least_one("--max-num-batched-tokens", request.max_num_batched_tokens);
+  if (request.num_kv_blocks < 0)
+    fail(ErrorCode::kInvalidArgument, "--num-kv-blocks {}: expected at least 1", request.num_kv_blocks);
+  if (request.threads < 0 || request.threads > 1024)
+    fail(ErrorCode::kInvalidArgument, "--threads {}: expected 1 to 1024, or 0 to choose", request.threads);
+  if (request.max_model_len < 0 || request.max_model_len > config.max_positions)
+    fail(ErrorCode::kInvalidArgument, "--max-model-len {}: the model has {} positions", request.max_model_len,
+         config.max_positions);
+  if (request.dtype && *request.dtype != DType::kF32 && *request.dtype != DType::kBF16)
+    fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16", to_string(*request.dtype));
+}
+
+DType compute_type(const ClusterRequest& request, const parallel::ModelConfig& config) {
+  return request.dtype.value_or(config.stored_dtype == DType::kF32 ? DType::kF32 : DType::kBF16);
+}
+
 parallel::ModelConfig check_request(const ClusterRequest& request) {
   const parallel::Checkpoint checkpoint = parallel::Checkpoint::open(request.model_path);
   const parallel::ModelConfig config = parallel::load_model_config(checkpoint);
@@ -230,8 +218,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.config = config;
   plan.layout = make_layout(config, request.layout);
   CHECK_EQ(hellos.size(), static_cast<size_t>(plan.layout.num_ranks()));
-  const DType automatic = config.stored_dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
-  plan.numerics.compute = request.dtype.value_or(automatic);
+  plan.numerics.compute = compute_type(request, config);
   plan.numerics.cache = plan.numerics.compute;
   plan.numerics.device = common_arithmetic(hellos);
   plan.numerics.isa = common_isa(request, hellos, plan.numerics.compute);

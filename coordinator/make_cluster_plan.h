@@ -41,6 +41,12 @@ struct ClusterRequest {
   int control_port = 0;
 };
 
+/// Of GEMM inputs and cache: what was asked for, or as the checkpoint has it.
+DType compute_type(const ClusterRequest& request, const parallel::ModelConfig& config);
+
+/// Refuses options that are out of range, or that this model cannot have. Throws Error{kInvalidArgument}.
+void check_options(const ClusterRequest& request, const parallel::ModelConfig& config);
+
 /// Refuses what can be refused before any worker starts: a checkpoint that is missing, corrupt or incomplete, a layout
 /// that the model cannot be cut into, options out of range. Throws Error.
 parallel::ModelConfig check_request(const ClusterRequest& request);
