@@ -81,6 +81,17 @@ void drop_ids_outside(ModelConfig& config) {
   config.eos_ids.erase(std::unique(config.eos_ids.begin(), config.eos_ids.end()), config.eos_ids.end());
 }
 
+// Of a folder without weights: what config.json promises, bf16 where it says nothing.
+DType promised_dtype(const nlohmann::json& config) {
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const auto found = config.find(key);
+    if (found == config.end() || !found->is_string()) continue;
+    const auto& name = found->get_ref<const std::string&>();
+    return name == "float32" ? DType::kF32 : name == "float16" ? DType::kF16 : DType::kBF16;
+  }
+  return DType::kBF16;
+}
+
 // What most numbers are stored in; quantised ones count as bf16.
 DType most_common_dtype(const Checkpoint& checkpoint) {
   std::array<double, 3> elements{};
@@ -141,7 +152,8 @@ ModelConfig load_model_config(const Checkpoint& checkpoint) {
   config.architecture = entry.name;
   if (gguf == nullptr) read_generation_eos(checkpoint.generation_config_json(), config);
   drop_ids_outside(config);
-  config.stored_dtype = most_common_dtype(checkpoint);
+  config.stored_dtype =
+      checkpoint.has_weights() ? most_common_dtype(checkpoint) : promised_dtype(checkpoint.config_json());
   config.validate();
   return config;
 }

@@ -62,6 +62,13 @@ std::map<std::string, std::vector<std::string>> read_index(const fs::path& index
   return names_by_file;
 }
 
+bool has_all_weights(const fs::path& folder) {
+  if (is_there(folder / kSingleFile)) return true;
+  if (!is_there(folder / kIndexFile)) return false;
+  const auto files = read_index(folder / kIndexFile);
+  return std::ranges::all_of(files, [&folder](const auto& entry) { return is_there(folder / entry.first); });
+}
+
 }  // namespace
 
 struct Checkpoint::Folder {
@@ -70,12 +77,12 @@ struct Checkpoint::Folder {
   std::vector<SafetensorsFile> files;  // keep the mappings alive
 };
 
-Checkpoint Checkpoint::open(const fs::path& path) {
+Checkpoint Checkpoint::open(const fs::path& path, WeightFiles weights) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (status.type() == fs::file_type::not_found)
     fail(ErrorCode::kNotFound, "no checkpoint at {}: expected a model folder or a .gguf file", path.string());
-  return status.type() == fs::file_type::directory ? open_folder(path) : open_file(path);
+  return status.type() == fs::file_type::directory ? open_folder(path, weights) : open_file(path);
 }
 
 Checkpoint Checkpoint::open_file(const fs::path& path) {
@@ -92,7 +99,7 @@ Checkpoint Checkpoint::open_file(const fs::path& path) {
   return result;
 }
 
-Checkpoint Checkpoint::open_folder(const fs::path& path) {
+Checkpoint Checkpoint::open_folder(const fs::path& path, WeightFiles weights) {
   auto folder = std::make_shared<Folder>();
   if (!is_there(path / "config.json"))
     fail(ErrorCode::kNotFound, "{} has no config.json; give a Hugging Face model folder, or the .gguf file itself",
@@ -109,7 +116,9 @@ Checkpoint Checkpoint::open_folder(const fs::path& path) {
     result.file_bytes_ += file.file()->bytes().size();
     return file;
   };
-  if (is_there(path / kSingleFile)) {
+  if (weights == WeightFiles::kOptional && !has_all_weights(path)) {
+    // The configuration is all there is.
+  } else if (is_there(path / kSingleFile)) {
     const SafetensorsFile& file = open_file(kSingleFile);
     for (const SafetensorsEntry& entry : file.entries()) result.add(file, entry);
   } else if (is_there(path / kIndexFile)) {

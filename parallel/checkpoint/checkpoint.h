@@ -19,11 +19,15 @@ namespace chorale::parallel {
 class SafetensorsFile;
 struct SafetensorsEntry;
 
+/// Whether a folder must have its weights. For planners a configuration is enough.
+enum class WeightFiles : uint8_t { kRequired, kOptional };
+
 class Checkpoint {
  public:
   /// `path`: a folder with config.json and `model.safetensors` or the files that `model.safetensors.index.json` names
   /// (never a glob), or a .gguf file. Throws Error{kNotFound | kCorrupt | kUnsupported} with file and reason.
-  static Checkpoint open(const std::filesystem::path& path);
+  /// kOptional: where one of those files is missing, none is opened.
+  static Checkpoint open(const std::filesystem::path& path, WeightFiles weights = WeightFiles::kRequired);
 
   const std::filesystem::path& path() const { return path_; }
   /// The GGUF file, or nullptr for a folder.
@@ -37,6 +41,7 @@ class Checkpoint {
   /// nullptr when there is none. Throws Error{kUnsupported} naming tensor and type when it is one of skipped_tensors().
   const StoredTensor* find(std::string_view stored_name) const;
   uint64_t file_bytes() const { return file_bytes_; }  // of the weight files
+  bool has_weights() const { return file_bytes_ > 0; }
 
   /// A tensor that nothing here can load as numbers (I64 position ids, BOOL masks, more than 4 dims). Folders only: a
   /// GGUF file with such a type is refused.
@@ -50,7 +55,7 @@ class Checkpoint {
 
  private:
   struct Folder;
-  static Checkpoint open_folder(const std::filesystem::path& path);
+  static Checkpoint open_folder(const std::filesystem::path& path, WeightFiles weights);
   static Checkpoint open_file(const std::filesystem::path& path);
   void add(const SafetensorsFile& file, const SafetensorsEntry& entry);
 
