@@ -11,7 +11,7 @@
 #include "coordinator/engine.h"
 #include "coordinator/make_cluster_plan.h"
 #include "tests/support/oracle_world.h"
-#include "tests/unit/coordinator/toy_model.h"
+#include "tests/support/toy_model.h"
 
 namespace chorale::coordinator {
 namespace {

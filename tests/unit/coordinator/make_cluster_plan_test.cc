@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/base/error.h"
-#include "tests/unit/coordinator/toy_model.h"
+#include "tests/support/toy_model.h"
 
 namespace chorale::coordinator {
 namespace {
