@@ -60,6 +60,7 @@ constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measu
 int serve(int argc, char** argv) { return coordinator::run_serve(argc, argv, kWorker); }
 int work(int argc, char** argv) { return coordinator::run_worker(argc, argv, kWorker); }
 int generate(int argc, char** argv) { return coordinator::run_generate(argc, argv, kWorker); }
+int plan(int argc, char** argv) { return coordinator::run_plan(argc, argv, kWorker); }
 int bench_engine(int argc, char** argv) { return coordinator::run_bench_engine(argc, argv, kWorker); }
 int bench(int argc, char** argv);
 
@@ -69,7 +70,7 @@ constexpr Command kCommands[] = {
     {"generate", "run jobs from a file or the command line, without a server", generate},
     {"submit", "client: send jobs to a server, stream the answers", coordinator::run_submit},
     {"tokenize", "text to token ids; chats to text", coordinator::run_tokenize},
-    {"plan", "who holds what: shard map, bytes, KV capacity, numerics class", coordinator::run_plan},
+    {"plan", "who holds what: shard map, bytes, KV capacity; which layout suits a cluster", plan},
     {"inspect", "what is in a checkpoint", coordinator::run_inspect},
     {"bench", "measure the engine, communication, a server, scaling", bench},
     {"doctor", "is this machine fit to run a world?", coordinator::run_doctor},

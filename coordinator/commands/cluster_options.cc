@@ -27,20 +27,6 @@ std::vector<T> parse_list(const std::string& flag, const std::string& text) {
   return values;
 }
 
-/// A count of bytes: plain, or with K, M, G (1024).
-uint64_t parse_bytes(const std::string& flag, const std::string& text) {
-  uint64_t value = 0;
-  const char* last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, value);
-  int shift = 0;
-  if (end + 1 == last) shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : -1;
-  const bool good =
-      error == std::errc() && shift >= 0 && (end == last || end + 1 == last) && value < (uint64_t{1} << 33);
-  const bool plain = error == std::errc() && end == last;
-  if (!good && !plain) fail(ErrorCode::kInvalidArgument, "--{} {}: expected bytes as in 512M or 4G", flag, text);
-  return plain ? value : value << shift;
-}
-
 std::optional<DType> parse_dtype(const std::string& name) {
   if (name == "auto") return std::nullopt;
   if (name == "f32" || name == "float32" || name == "float") return DType::kF32;

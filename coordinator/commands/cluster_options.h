@@ -8,13 +8,9 @@
 #include <vector>
 
 #include "comm/base/log.h"
+#include "coordinator/commands/cxxopts_fwd.h"
 #include "coordinator/engine.h"
 #include "coordinator/make_cluster_plan.h"
-
-namespace cxxopts {
-class Options;
-class ParseResult;
-}  // namespace cxxopts
 
 namespace chorale::coordinator {
 

@@ -14,13 +14,13 @@ constexpr int kExitWorldLost = 3;
 
 int run_tokenize(int argc, char** argv);
 int run_inspect(int argc, char** argv);
-int run_plan(int argc, char** argv);
 int run_submit(int argc, char** argv);
 int run_doctor(int argc, char** argv);
 int run_bench_serve(int argc, char** argv);
 int run_bench_comm(int argc, char** argv);
 int run_bench_engine(int argc, char** argv, const WorkerModule& worker);
 int run_bench_scaling(int argc, char** argv);
+int run_plan(int argc, char** argv, const WorkerModule& worker);
 int run_serve(int argc, char** argv, const WorkerModule& worker);
 int run_worker(int argc, char** argv, const WorkerModule& worker);
 int run_generate(int argc, char** argv, const WorkerModule& worker);

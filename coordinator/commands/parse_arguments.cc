@@ -34,6 +34,19 @@ std::vector<std::string> texts_of(const cxxopts::ParseResult& arguments, const s
   return texts;
 }
 
+uint64_t parse_bytes(const std::string& flag, const std::string& text) {
+  uint64_t value = 0;
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, value);
+  int shift = 0;
+  if (end + 1 == last) shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : -1;
+  const bool good =
+      error == std::errc() && shift >= 0 && (end == last || end + 1 == last) && value < (uint64_t{1} << 33);
+  const bool plain = error == std::errc() && end == last;
+  if (!good && !plain) fail(ErrorCode::kInvalidArgument, "--{} {}: expected bytes as in 512M or 4G", flag, text);
+  return plain ? value : value << shift;
+}
+
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 
 }  // namespace chorale::coordinator

@@ -7,10 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace cxxopts {
-class Options;
-class ParseResult;
-}  // namespace cxxopts
+#include "coordinator/commands/cxxopts_fwd.h"
 
 namespace chorale::coordinator {
 
@@ -23,6 +20,9 @@ uint64_t seed_of(const cxxopts::ParseResult& arguments, const std::string& optio
 
 /// Every value of a text option that may be given several times, in order; commas belong to the text.
 std::vector<std::string> texts_of(const cxxopts::ParseResult& arguments, const std::string& option);
+
+/// A count of bytes: plain, or with K, M, G (1024). Throws Error{kInvalidArgument} naming the flag.
+uint64_t parse_bytes(const std::string& flag, const std::string& text);
 
 /// Nothing but white space: the commands that read one job, text or chat a line skip such lines.
 bool is_blank(std::string_view line);

@@ -1,6 +1,8 @@
 // `chorale plan`: what a world would be, without one: who holds what, bytes per rank, KV capacity, numerics class. As
-// if all ranks ran on this host; refuses what serve would refuse.
+// if all ranks ran on this host, or with --recommend on machines that figures describe, in the layout that suits them;
+// refuses what serve would refuse.
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,8 @@
 #include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/parse_arguments.h"
+#include "coordinator/commands/plan_advice.h"
+#include "coordinator/commands/plan_figures.h"
 #include "coordinator/make_cluster_plan.h"
 #include "parallel/architecture.h"
 #include "parallel/checkpoint/checkpoint.h"
@@ -35,8 +39,8 @@ struct RankFacts {
   Range kv_heads;
   Range mlp_columns;
   Range vocab_rows;
-  uint64_t weight_bytes = 0;  // kept in memory
-  uint64_t read_bytes = 0;    // copied out of the checkpoint
+  uint64_t weight_bytes = 0;           // kept in memory
+  std::optional<uint64_t> read_bytes;  // copied out of the checkpoint; none without one
   uint64_t kv_bytes = 0;
 };
 
@@ -82,7 +86,7 @@ RankFacts facts_of(const Checkpoint& checkpoint, const ClusterPlan& plan, int ra
   facts.mlp_columns = mlp_columns_of(plan.config, layout.mlp_leaves[tp]);
   if (layout.is_last_stage(rank)) facts.vocab_rows = layout.vocab_rows[tp];
   facts.weight_bytes = weight_bytes(plan.config, layout, rank, plan.numerics.compute).resident;
-  facts.read_bytes = bytes_to_read(checkpoint, plan, rank);
+  if (checkpoint.has_weights()) facts.read_bytes = bytes_to_read(checkpoint, plan, rank);
   facts.kv_bytes =
       static_cast<uint64_t>(plan.num_kv_blocks) * kv_block_bytes(plan.config, layout, rank, plan.numerics.cache);
   return facts;
@@ -106,7 +110,7 @@ json json_of(const ClusterPlan& plan, const std::vector<RankFacts>& ranks, const
                     {"kv_heads", facts.kv_heads.size()},
                     {"layers", facts.layers.size()},
                     {"weight_bytes", facts.weight_bytes},
-                    {"read_bytes", facts.read_bytes},
+                    {"read_bytes", facts.read_bytes ? json(*facts.read_bytes) : json()},
                     {"kv_bytes", facts.kv_bytes},
                     {"head_range", range_json(facts.heads)},
                     {"kv_head_range", range_json(facts.kv_heads)},
@@ -142,10 +146,11 @@ void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks, const K
                            "tp", "layers", "heads", "KV heads", "MLP columns", "vocabulary", "weights MiB", "read MiB",
                            "KV MiB");
   for (const RankFacts& facts : ranks)
-    std::cout << fmt::format("{:>4} {:>5} {:>3} {:>9} {:>9} {:>9} {:>13} {:>15} {:>12.1f} {:>12.1f} {:>12.1f}\n",
-                             facts.rank, facts.stage, facts.tp_index, span_text(facts.layers), span_text(facts.heads),
-                             span_text(facts.kv_heads), span_text(facts.mlp_columns), span_text(facts.vocab_rows),
-                             mib(facts.weight_bytes), mib(facts.read_bytes), mib(facts.kv_bytes));
+    std::cout << fmt::format(
+        "{:>4} {:>5} {:>3} {:>9} {:>9} {:>9} {:>13} {:>15} {:>12.1f} {:>12} {:>12.1f}\n", facts.rank, facts.stage,
+        facts.tp_index, span_text(facts.layers), span_text(facts.heads), span_text(facts.kv_heads),
+        span_text(facts.mlp_columns), span_text(facts.vocab_rows), mib(facts.weight_bytes),
+        facts.read_bytes ? fmt::format("{:.1f}", mib(*facts.read_bytes)) : "-", mib(facts.kv_bytes));
   const int64_t blocks_of_one = (plan.max_model_len + kBlockTokens - 1) / kBlockTokens;
   std::cout << fmt::format("\nKV cache {} blocks of {} tokens: {} tokens, {} sequence(s) of {} tokens at a time\n",
                            plan.num_kv_blocks, kBlockTokens, plan.num_kv_blocks * kBlockTokens,
@@ -158,38 +163,85 @@ void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks, const K
                            plan.max_num_batched_tokens, plan.threads);
 }
 
+/// Machines that are only figures, and what suits them.
+struct Recommendation {
+  parallel::MachineFigures machine;
+  parallel::Workload workload;
+  parallel::Advice advice;
+};
+
+std::optional<Recommendation> recommend(const cxxopts::ParseResult& arguments, const ClusterRequest& request,
+                                        const parallel::ModelConfig& config, const WorkerModule& worker) {
+  if (!wants_advice(arguments)) return std::nullopt;
+  if (request.gemm == Gemm::kCublasLt)
+    fail(ErrorCode::kInvalidArgument, "--gemm cublaslt: its version is known on the machine only; leave it out");
+  check_options(request, config);
+  Recommendation result;
+  result.machine = read_figures(arguments, request.device, DeviceRegistry::find(to_string(DeviceKind::kCuda)), worker);
+  result.workload = workload_of(request, config, mean_context_of(arguments));
+  result.advice = parallel::advise(result.machine, config, result.workload);
+  return result;
+}
+
+/// The request as it would be given for the recommended layout; a layout that the user names stays.
+ClusterRequest adopted(ClusterRequest request, const cxxopts::ParseResult& arguments, const Recommendation& found) {
+  if (arguments.count("tensor-parallel-size") != 0 || arguments.count("pipeline-parallel-size") != 0) return request;
+  const parallel::LayoutEstimate& best = found.advice.layouts[found.advice.recommended];
+  request.layout.tp = best.tp;
+  request.layout.pp = best.pp;
+  if (request.num_kv_blocks == 0) request.num_kv_blocks = blocks_to_name(best, found.machine);
+  return request;
+}
+
 }  // namespace
 
-int run_plan(int argc, char** argv) {
+int run_plan(int argc, char** argv, const WorkerModule& worker) {
   cxxopts::Options options("chorale plan",
-                           "Prints who would hold what, bytes per rank and KV capacity; starts nothing.");
+                           "Prints who would hold what, bytes per rank and KV capacity; recommends a layout; starts "
+                           "nothing.");
   add_cluster_options(options);
+  add_figure_options(options);
   options.add_options()("json", "one JSON object")("h,help", "print this");
   const auto arguments = parse_arguments(options, argc, argv);
   if (arguments.count("help") != 0) {
     std::cout << options.help()
               << "\nexamples:\n  chorale plan --model M --tp 2 --pp 2\n"
-                 "  chorale plan --model M.gguf --tp 3 --shares 2,1,1 --max-model-len 4096 --json\n";
+                 "  chorale plan --model M.gguf --tp 3 --shares 2,1,1 --max-model-len 4096 --json\n"
+                 "  chorale plan --model FOLDER_WITH_CONFIG --gpu H100-SXM --nodes 2 --gpus-per-node 4 --network 200\n";
     return kExitOk;
   }
   const ClusterOptions cluster = read_cluster_options(arguments);
   init_log(cluster.log_level, "plan");
-  const Checkpoint checkpoint = Checkpoint::open(cluster.request.model_path);
+  const bool is_advised = wants_advice(arguments);
+  const Checkpoint checkpoint = Checkpoint::open(
+      cluster.request.model_path, is_advised ? parallel::WeightFiles::kOptional : parallel::WeightFiles::kRequired);
   const parallel::ModelConfig config = load_model_config(checkpoint);
-  check_weights(checkpoint, config);
-  const int num_ranks = cluster.request.layout.tp * cluster.request.layout.pp;
+  if (checkpoint.has_weights()) check_weights(checkpoint, config);
+
+  const std::optional<Recommendation> found = recommend(arguments, cluster.request, config, worker);
+  const ClusterRequest request = found ? adopted(cluster.request, arguments, *found) : cluster.request;
+  const int num_ranks = request.layout.tp * request.layout.pp;
   std::vector<parallel::WorkerHello> hellos;
-  for (int rank = 0; rank < num_ranks; ++rank)
-    hellos.push_back(invented_hello(rank, num_ranks, cluster.request.device));
-  const ClusterPlan plan = make_cluster_plan(cluster.request, config, hellos, 1);
-  KvFacts kv{.budget = kv_budget(cluster.request, plan, hellos)};
-  kv.capped_at_need = cluster.request.num_kv_blocks == 0 && kv.budget.affordable > kv.budget.needed;
+  if (found) hellos = hellos_of(found->machine, num_ranks);
+  for (int rank = 0; rank < num_ranks && !found; ++rank)
+    hellos.push_back(invented_hello(rank, num_ranks, request.device));
+  const ClusterPlan plan = make_cluster_plan(request, config, hellos, 1);
+  KvFacts kv{.budget = kv_budget(request, plan, hellos)};
+  kv.capped_at_need = request.num_kv_blocks == 0 && kv.budget.affordable > kv.budget.needed;
   std::vector<RankFacts> ranks;
   for (int rank = 0; rank < num_ranks; ++rank) ranks.push_back(facts_of(checkpoint, plan, rank));
-  if (arguments.count("json") != 0)
-    std::cout << json_of(plan, ranks, kv).dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
-  else
-    print(plan, ranks, kv);
+
+  if (arguments.count("json") != 0) {
+    json result = json_of(plan, ranks, kv);
+    if (found) result.update(json_of(found->advice, found->machine, found->workload));
+    if (found) result["weights_read"] = checkpoint.has_weights();
+    std::cout << result.dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
+    return kExitOk;
+  }
+  print(plan, ranks, kv);
+  if (found && !checkpoint.has_weights())
+    std::cout << "weights  not read: the folder has its configuration only; bytes are those of its shapes\n";
+  if (found) std::cout << "\n" << text_of(found->advice, found->machine, found->workload);
   return kExitOk;
 }
 

@@ -183,3 +183,63 @@ def test_one_rank_speaks_for_all(tmp_path):
     assert done.returncode == 0 and done.stdout.count("Usage") == 1
     done = run("generate", "--model", shared("models/stories260K"), "--jobs", "/dev/null", "--no-such-flag", ranks=3)
     assert done.returncode == 2 and done.stderr.count("no-such-flag") == 1
+
+
+LLAMA_70B = {"model_type": "llama", "torch_dtype": "bfloat16", "hidden_act": "silu", "hidden_size": 8192, "intermediate_size": 28672,
+             "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
+             "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": False}
+FIXED_FIELDS = {"ranks", "num_kv_blocks", "affordable_kv_blocks", "kv_capped_at_need", "numerics_class", "tp", "pp", "max_model_len",
+                "max_num_seqs", "max_num_batched_tokens", "threads"}
+
+
+@pytest.fixture
+def config_of_70b(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_70B))
+    return tmp_path
+
+
+def test_plan_recommends_tp_inside_nodes_and_pp_between_them_from_a_config_alone(config_of_70b):
+    flags = ("plan", "--model", config_of_70b, "--gpu", "H100-SXM", "--nodes", 2, "--gpus-per-node", 4, "--network", 200, "--max-model-len", 8192)
+    plan = json.loads(run(*flags, "--json").stdout)
+    assert FIXED_FIELDS <= plan.keys() and plan["weights_read"] is False
+    assert (plan["recommendation"]["tp"], plan["recommendation"]["pp"]) == (4, 2) == (plan["tp"], plan["pp"])
+    assert len(plan["ranks"]) == 8 and plan["ranks"][0]["read_bytes"] is None and "/sm_90/" in plan["numerics_class"]
+    by_layout = {(line["tp"], line["pp"]): line for line in plan["layouts"]}
+    assert by_layout[1, 1]["fits"] == "none" and by_layout[1, 1]["missing_bytes"] > 60 << 30
+    assert by_layout[8, 1]["bottleneck"] == "all-reduces between nodes"
+    assert by_layout[8, 1]["tokens_per_s"] < by_layout[4, 2]["tokens_per_s"]
+    assert 0.9 * 2**30 * 70 * 2 < 4 * 2 * by_layout[4, 2]["weight_bytes"] < 1.1 * 2**30 * 70 * 2
+    text = run(*flags).stdout
+    assert "recommended (*): --tp 4 --pp 2" in text and "not measurements" in text and "weights  not read" in text
+    named = json.loads(run(*flags, "--tp", 8, "--json").stdout)  # a layout that is named stays; the advice does too
+    assert (named["tp"], named["pp"]) == (8, 1) and named["recommendation"]["tp"] == 4
+
+
+def test_plan_says_by_how_much_a_model_fits_nowhere(config_of_70b):
+    done = run("plan", "--model", config_of_70b, "--gpu", "RTX-4090", "--gpus-per-node", 2, "--max-model-len", 8192)
+    assert done.returncode == 1 and done.stdout == "" and "GiB too little" in done.stderr
+    assert "what would fit: 4 nodes of 2 rank(s)" in done.stderr, done.stderr
+
+
+def test_plan_recommends_for_cpu_nodes_by_given_and_measured_figures():
+    flags = ("plan", "--model", shared("models/stories260K"), "--recommend", "--nodes", 2, "--ranks-per-node", 2, "--json")
+    given = json.loads(run(*flags, "--memory-bandwidth", 50, "--matrix-rate", 1, "--memory-bytes", "16G").stdout)
+    assert FIXED_FIELDS <= given.keys() and given["weights_read"] is True and given["figures"]["source"] == "figures given"
+    assert {(line["tp"], line["pp"]) for line in given["layouts"]} >= {(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)}
+    measured = json.loads(run(*flags).stdout)["figures"]
+    assert "measured" in measured["source"] and measured["memory_gb_per_s"] > 1 and measured["bf16_tflops"] > 0.001
+
+
+@pytest.mark.parametrize("flags,says", [
+    (["--nodes", 2], "--nodes describes machines"), (["--gpu", "H1000"], "known are A100-40"),
+    (["--gpu", "L4", "--device", "cpu"], "contradict"), (["--gpu", "L4", "--max-model-len", 100000], "the model has 512 positions"),
+    (["--gpu", "L4", "--nodes", 1000, "--gpus-per-node", 1000], "1 to 1024 ranks")])
+def test_plan_refuses_machines_that_are_none(flags, says):
+    done = run("plan", "--model", shared("models/stories260K"), *flags)
+    assert done.returncode == 2 and says in done.stderr and done.stdout == "", done.stderr
+
+
+def test_a_config_alone_is_no_model_for_other_commands(config_of_70b):
+    for command in (["plan"], ["generate", "--prompt", "a"], ["inspect"]):
+        done = run(*command, "--model", config_of_70b)
+        assert done.returncode == 1 and "model.safetensors" in done.stderr
