@@ -178,12 +178,16 @@ TEST_F(HttpStreamTest, AJobThatFailsLaterEndsItsStreamWithAnError) {
   EXPECT_EQ(client.hear().status, 200);
 }
 
-TEST_F(HttpStreamTest, LeavingWhileWaitingCancels) {
-  RawClient client(port());
-  client.post(kText, R"({"prompt": [[0], [0, 1]]})");
-  ASSERT_TRUE(jobs_->wait_for_jobs(2));
-  client.leave();
-  EXPECT_TRUE(jobs_->wait_for_cancelled(2));
+TEST_F(HttpStreamTest, LeavingOrResettingWhileWaitingCancels) {
+  int num_cancelled = 0;
+  for (void (RawClient::*go)() : {&RawClient::leave, &RawClient::reset}) {
+    RawClient client(port());
+    client.post(kText, R"({"prompt": [[0], [0, 1]]})");
+    ASSERT_TRUE(jobs_->wait_for_jobs(2));
+    (client.*go)();
+    num_cancelled += 2;
+    EXPECT_TRUE(jobs_->wait_for_cancelled(num_cancelled));
+  }
 }
 
 TEST_F(HttpStreamTest, LeavingWhileStreamingCancels) {
@@ -239,14 +243,6 @@ TEST_F(HttpStreamTest, LeavingAfterSayingNoMoreCancels) {
     client.leave();
     EXPECT_TRUE(jobs_->wait_for_jobs(0));
   }
-}
-
-TEST_F(HttpStreamTest, AResetCancels) {
-  RawClient client(port());
-  client.post(kText, R"({"prompt": [0]})");
-  ASSERT_TRUE(jobs_->wait_for_jobs(1));
-  client.reset();
-  EXPECT_TRUE(jobs_->wait_for_cancelled(1));
 }
 
 TEST_F(HttpStreamTest, ASlowReaderPausesItsOwnJobAndLosesNothing) {

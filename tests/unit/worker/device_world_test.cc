@@ -10,25 +10,13 @@
 namespace chorale::worker::test {
 namespace {
 
-std::vector<int32_t> prompt_of(int length, int salt, int64_t vocab) {
-  std::vector<int32_t> ids;
-  for (int i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>((int64_t{i} * 37 + salt * 11 + 3) % vocab));
-  return ids;
-}
-
 std::vector<Job> jobs_for(int64_t vocab) {
+  parallel::SamplingParams sampling = penalised_sampling();
+  sampling.num_top_logprobs = 2;
   return {{.prompt = prompt_of(1, 1, vocab), .num_tokens = 4},
           {.prompt = prompt_of(21, 2, vocab), .num_tokens = 4, .prompt_logprobs = parallel::PromptLogprobs::kYes},
           {.prompt = prompt_of(34, 3, vocab), .num_tokens = 4, .sampling = {.temperature = 1.0f, .seed = 7}},
-          {.prompt = prompt_of(5, 5, vocab),
-           .num_tokens = 5,
-           .sampling = {.temperature = 1.3f,
-                        .min_p = 0.02f,
-                        .repetition_penalty = 1.2f,
-                        .presence_penalty = 0.3f,
-                        .frequency_penalty = 0.2f,
-                        .seed = 9,
-                        .num_top_logprobs = 2}}};
+          {.prompt = prompt_of(5, 5, vocab), .num_tokens = 5, .sampling = sampling}};
 }
 
 TEST(CudaWorlds, Float32GivesTheBitsOfTheCpu) {

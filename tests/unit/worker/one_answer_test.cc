@@ -11,27 +11,16 @@ namespace fs = std::filesystem;
 
 /// Greedy and sampled, short and long, with penalties and prompt log-probabilities.
 std::vector<Job> mixed_jobs(int64_t vocab) {
-  const auto prompt = [vocab](int length, int salt) {
-    std::vector<int32_t> ids;
-    for (int i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>((int64_t{i} * 37 + salt * 11 + 3) % vocab));
-    return ids;
-  };
+  parallel::SamplingParams second_choice = penalised_sampling();
+  second_choice.choice = 1;
   return {
-      {.prompt = prompt(1, 1), .num_tokens = 9},
-      {.prompt = prompt(21, 2), .num_tokens = 7, .prompt_logprobs = parallel::PromptLogprobs::kYes},
-      {.prompt = prompt(33, 3), .num_tokens = 8, .sampling = {.temperature = 1.0f, .seed = 7}},
-      {.prompt = prompt(70, 4),
+      {.prompt = prompt_of(1, 1, vocab), .num_tokens = 9},
+      {.prompt = prompt_of(21, 2, vocab), .num_tokens = 7, .prompt_logprobs = parallel::PromptLogprobs::kYes},
+      {.prompt = prompt_of(33, 3, vocab), .num_tokens = 8, .sampling = {.temperature = 1.0f, .seed = 7}},
+      {.prompt = prompt_of(70, 4, vocab),
        .num_tokens = 6,
        .sampling = {.temperature = 0.7f, .top_k = 20, .top_p = 0.9f, .seed = 8}},
-      {.prompt = prompt(5, 5),
-       .num_tokens = 9,
-       .sampling = {.temperature = 1.3f,
-                    .min_p = 0.02f,
-                    .repetition_penalty = 1.2f,
-                    .presence_penalty = 0.3f,
-                    .frequency_penalty = 0.2f,
-                    .seed = 9,
-                    .choice = 1}},
+      {.prompt = prompt_of(5, 5, vocab), .num_tokens = 9, .sampling = second_choice},
   };
 }
 

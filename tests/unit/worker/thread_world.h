@@ -25,6 +25,23 @@ struct Job {
   parallel::PromptLogprobs prompt_logprobs = parallel::PromptLogprobs::kNo;
 };
 
+/// `length` ids that differ with `salt`.
+inline std::vector<int32_t> prompt_of(int length, int salt, int64_t vocab) {
+  std::vector<int32_t> ids;
+  for (int i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>((int64_t{i} * 37 + salt * 11 + 3) % vocab));
+  return ids;
+}
+
+/// Sampling with everything that changes logits.
+inline parallel::SamplingParams penalised_sampling() {
+  return {.temperature = 1.3f,
+          .min_p = 0.02f,
+          .repetition_penalty = 1.2f,
+          .presence_penalty = 0.3f,
+          .frequency_penalty = 0.2f,
+          .seed = 9};
+}
+
 struct Answer {
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
