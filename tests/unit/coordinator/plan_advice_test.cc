@@ -98,7 +98,7 @@ TEST(PlanFigures, RefuseWhatContradictsItself) {
       {{"--recommend", "--nvlink", "yes"}, "--nvlink needs GPUs"},
       {{"--recommend", "--nodes", "0"}, "--nodes 0: expected 1 to"},
       {{"--recommend", "--network", "-1"}, "--network -1: expected more than 0"},
-      {{"--recommend", "--memory-bandwidth", "nan"}, "--memory-bandwidth nan"},
+      {{"--recommend", "--memory-bandwidth", "0"}, "--memory-bandwidth 0: expected more than 0"},
       {{"--recommend", "--memory-bytes", "x"}, "expected bytes"}};
   for (const auto& [flags, says] : cases)
     EXPECT_NE(refusal(flags).find(says), std::string::npos) << says << "; it says " << refusal(flags);
