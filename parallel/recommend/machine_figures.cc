@@ -38,8 +38,12 @@ constexpr double kSharedMemoryBandwidth = 12e9;
 constexpr double kGpuLayerLaunch = 20e-6;
 constexpr double kDefaultGpuNetwork = 100, kDefaultHostNetwork = 10;  // Gbit/s
 
-bool same_word(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+/// Letters in lower case and digits: "RTX 4090" is "rtx-4090".
+std::string plain(std::string_view name) {
+  std::string letters;
+  for (const unsigned char letter : name)
+    if (std::isalnum(letter) != 0) letters += static_cast<char>(std::tolower(letter));
+  return letters;
 }
 
 /// 16 lanes, one direction: 2 GB/s a lane in generation 4, doubling with each.
@@ -58,7 +62,7 @@ std::span<const GpuFigures> known_gpus() { return kGpus; }
 const GpuFigures& gpu_figures(std::string_view name) {
   std::string names;
   for (const GpuFigures& gpu : kGpus) {
-    if (same_word(gpu.name, name)) return gpu;
+    if (plain(gpu.name) == plain(name)) return gpu;
     names += (names.empty() ? "" : ", ") + std::string(gpu.name);
   }
   fail(ErrorCode::kInvalidArgument, "--gpu {}: known are {}", name, names);

@@ -65,7 +65,7 @@ struct GpuFigures {
   std::string_view source;
 };
 std::span<const GpuFigures> known_gpus();
-/// Throws Error{kInvalidArgument} that lists the known names. Case does not count.
+/// Throws Error{kInvalidArgument} that lists the known names. Case and dashes do not count.
 const GpuFigures& gpu_figures(std::string_view name);
 /// The one that the driver names so, or nullptr.
 const GpuFigures* find_gpu_by_device_name(std::string_view device_name);

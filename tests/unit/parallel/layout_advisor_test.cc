@@ -230,6 +230,7 @@ TEST(KnownGpus, HaveFiguresNamesAndSources) {
     EXPECT_EQ(machine.arithmetic.substr(0, 3), "sm_");
   }
   EXPECT_EQ(gpu_figures("h100-sxm").name, "H100-SXM");
+  EXPECT_EQ(gpu_figures("RTX 4090").name, "RTX-4090");
   EXPECT_EQ(find_gpu_by_device_name("NVIDIA H200 NVL"), nullptr);
   EXPECT_THROW(machine_of(gpu_figures("L4"), NvLink::kYes), Error);
   try {
