@@ -166,6 +166,16 @@ def add_open_mpi(bundle, here):
         bundle.add_file(settings.resolve(), bundle.folder / "etc" / settings.name)
 
 
+def fill(bundle, executable, here):
+    """The executable, Open MPI, and what starts them from any path."""
+    bundle.add_program(executable, "chorale")
+    add_open_mpi(bundle, here)
+    bundle.add_file(ROOT / "scripts/lib/bundle_start", bundle.folder / "libexec/start", 0o755)
+    (bundle.folder / "bin").mkdir()
+    for name in LINKS:
+        (bundle.folder / "bin" / name).symlink_to("../libexec/start")
+
+
 def readme(version, glibc, open_mpi_version):
     return f"""{version}: runs from any path on x86-64 Linux with glibc >= {glibc[0]}.{glibc[1]}; no package, no Python, no root.
 
@@ -245,17 +255,10 @@ def make(arguments):
     shutil.rmtree(folder, ignore_errors=True)
     bundle = Bundle(folder)
     say(f"{version} and its libraries")
-    bundle.add_program(executable, "chorale")
-    say(f"Open MPI {here['version']}")
-    add_open_mpi(bundle, here)
+    fill(bundle, executable, here)
     for test in tests if arguments.tests else []:
         say(f"test {test.name}")
         bundle.add_program(test, f"tests/{test.name}")
-    shutil.copyfile(ROOT / "scripts/lib/bundle_start", folder / "libexec/start")
-    (folder / "libexec/start").chmod(0o755)
-    (folder / "bin").mkdir()
-    for name in LINKS:
-        (folder / "bin" / name).symlink_to("../libexec/start")
     bundle.add_licences()
     say("verifying that nothing is looked for outside")
     glibc = verify(folder)

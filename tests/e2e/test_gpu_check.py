@@ -1,0 +1,152 @@
+"""scripts/gpu-check without a GPU: what it packs runs elsewhere with python3 alone, ranks on the emulator; what is wrong is found and said."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CHORALE, MPI_ENV, ROOT
+
+sys.path.insert(0, str(ROOT / "scripts/lib"))
+import gpu_check  # noqa: E402
+import gpu_worlds  # noqa: E402
+
+FAKE_NCCL = CHORALE.parent / "fake_libraries/libfake_nccl.so"
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    for tool in ("patchelf", "ompi_info"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed: scripts/test installs it")
+    folder = tmp_path_factory.mktemp("pack")
+    manifest = folder / "gpu-tests.json"
+    listed = gpu_check.list_build(CHORALE.parent)
+    # Two tests stand for all of them here: their own entries run every one.
+    listed["tests"] = [t for t in listed["tests"] if t["name"] in ("gpu.CudaDevice", "mpi.comm_2_ranks")]
+    listed["benches"] = []
+    if missing := [p for p in gpu_check.programs_of(listed) if not (CHORALE.parent / p).exists()]:
+        pytest.skip(f"not built: {', '.join(missing)}")
+    assert len(listed["tests"]) == 2
+    (CHORALE.parent / "gpu-check-test.json").write_text(json.dumps(listed))
+    done = subprocess.run([sys.executable, ROOT / "scripts/lib/gpu_check.py", "pack", "--manifest", CHORALE.parent / "gpu-check-test.json", "--into",
+                           folder], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert manifest.exists()
+    return folder
+
+
+def run_pack(pack, results, *flags, **environment):
+    """As on a machine that has no Open MPI in its PATH."""
+    folder = results / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python3").symlink_to(os.path.realpath(sys.executable))
+    for tool in ("sh", "env", "dirname", "readlink", "ssh"):
+        (folder / tool).symlink_to(shutil.which(tool))
+    return subprocess.run([pack / "gpu-check", "--device", "emulator", "--results", results, *flags], capture_output=True, text=True, timeout=300,
+                          env={"PATH": str(folder), "HOME": str(results), **environment})
+
+
+def results_in(folder):
+    path, = folder.glob("*-emulator.json")
+    return json.loads(path.read_text()), path.with_suffix(".md").read_text()
+
+
+def test_a_packed_build_checks_worlds_and_benches(pack, tmp_path):
+    done = run_pack(pack, tmp_path, **({"CHORALE_NCCL_PATH": str(FAKE_NCCL)} if FAKE_NCCL.exists() else {}))
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    results, table = results_in(tmp_path)
+    assert results["mpirun"] == f"{pack}/bin/mpirun"
+    outcomes = {row["name"]: row["outcome"] for row in results["tests"]}
+    assert set(outcomes.values()) == {"passed"}
+    assert {"gpu.CudaDevice", "mpi.comm_2_ranks", "world 1x1"} <= outcomes.keys()
+    for layout in gpu_worlds.LAYOUTS:
+        assert any(name.startswith(f"world {layout} ") for name in outcomes), outcomes
+    takes_comm = "--comm" in subprocess.run([CHORALE, "generate", "--help"], capture_output=True, text=True).stdout
+    if takes_comm and FAKE_NCCL.exists():
+        assert {"world 4x1 mpi emulated", "world 4x1 nccl emulated"} <= outcomes.keys()
+    benches = {row["bench"].split()[0] for row in results["benches"]}
+    assert benches >= {"engine", "comm", "serve", "scaling"}
+    assert all("emulator" in row["class"] for row in results["benches"] if row["bench"].startswith("engine"))
+    assert "## Benches" in table and "| world 2x2" in table
+
+
+def test_a_world_that_fails_is_named(pack, tmp_path):
+    done = run_pack(pack, tmp_path, "--skip", "tests,benches", "--layouts", "1x5")
+    assert done.returncode == 1 and "failed: world 1x5" in done.stdout, done.stdout
+    row = results_in(tmp_path)[0]["tests"][-1]
+    assert row["outcome"] == "failed" and "layers" in row["reason"], row
+
+
+class Scripted:
+    """Stands for gpu_check.Runner: one rank and several answer as told."""
+    device = "emulator"
+
+    def __init__(self, alone, together):
+        self.alone, self.together, self.commands = alone, together, []
+
+    def program(self, command):
+        return command
+
+    def run(self, command, seconds, extra=()):
+        if "--help" in command:
+            return 0, "--device --comm", 0.0
+        self.commands.append((command, dict(extra)))
+        return (self.together if "{mpirun}" in command else self.alone) + (0.1,)
+
+
+def answer(*token_ids, logprob=-1.0):
+    return json.dumps({"index": 0, "choice": 0, "token_ids": token_ids, "logprobs": [logprob] * len(token_ids)})
+
+
+def check(runner, folder, num_devices=1, layouts=("2x1",), has_nccl=True):
+    worlds = gpu_worlds.Worlds(runner, folder, num_devices, has_nccl)
+    return [row for row, _ in worlds.check(layouts, gpu_check.last_line)]
+
+
+@pytest.mark.parametrize("together,reason", [
+    (answer(5, 7, 9), "token_ids differ from those of one rank at 2"),
+    (answer(5, 7, 8, logprob=-1.5), "logprobs differ from those of one rank at 0"),
+    ("", "0 answers instead of 1")])
+def test_other_answers_fail(tmp_path, together, reason):
+    rows = check(Scripted((0, answer(5, 7, 8)), (0, together)), tmp_path)
+    assert [row["outcome"] for row in rows] == ["passed", "failed", "failed"] and reason in rows[1]["reason"]
+
+
+def test_worlds_that_end_badly_fail(tmp_path):
+    one = (0, answer(5))
+    assert check(Scripted(one, (3, "x\nerror: lost rank 1\n")), tmp_path)[1]["reason"] == "error: lost rank 1"
+    assert "not done after" in check(Scripted(one, (None, "")), tmp_path)[1]["reason"]
+    assert [row["outcome"] for row in check(Scripted((1, "error: no device"), one), tmp_path)] == ["failed"]
+
+
+def test_ranks_share_a_gpu_by_host_ids_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
+    monkeypatch.delenv("NCCL_HOSTID", raising=False)
+    runner = Scripted((0, answer(5)), (1, "ncclInvalidUsage: Duplicate GPU detected : rank 0 and rank 1"))
+    runner.device = "cuda"
+    mpi, nccl = check(runner, tmp_path)[1:]
+    assert mpi["outcome"] == "failed" and nccl["outcome"] == "skipped" and "refuses" in nccl["reason"]
+    plain, shared = runner.commands[1:]
+    assert gpu_worlds.OWN_HOST_ID not in plain[0] and not any(name.startswith("NCCL") for name in plain[1])
+    assert gpu_worlds.OWN_HOST_ID in shared[0]
+    assert shared[1].items() >= {"NCCL_SOCKET_IFNAME": "eth7", "NCCL_IB_DISABLE": "1", "NCCL_NVLS_ENABLE": "0", "NCCL_MAX_CTAS": "2"}.items()
+    told = subprocess.run(["sh", "-c", gpu_worlds.OWN_HOST_ID, "sh", "sh", "-c", "echo $NCCL_HOSTID"], capture_output=True, text=True,
+                          env={**os.environ, "OMPI_COMM_WORLD_RANK": "3"}).stdout
+    assert told == "rank-3\n"
+
+    several = Scripted((0, answer(5)), (0, answer(5)))
+    several.device = "cuda"
+    rows = check(several, tmp_path, num_devices=2)
+    assert [row["name"] for row in rows[1:]] == ["world 2x1 mpi on 2 GPUs", "world 2x1 nccl on 2 GPUs"]
+    assert all(gpu_worlds.OWN_HOST_ID not in command and "NCCL_IB_DISABLE" not in extra for command, extra in several.commands)
+
+
+def test_without_a_gpu_it_is_skipped():
+    if any(Path(p).exists() for p in ("/dev/nvidiactl", "/dev/dxg")):
+        pytest.skip("there is a GPU here")
+    done = subprocess.run([ROOT / "scripts/gpu-check", "--skip", "tests"], capture_output=True, text=True, env={**os.environ, **MPI_ENV})
+    assert done.returncode == 77 and re.search("^skipped: no NVIDIA GPU", done.stdout)
