@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_MIB = 60
 # Every Linux host with glibc has these; a program must use those of its own loader.
 GLIBC = re.compile(r"^(ld-linux-x86-64|lib(c|m|pthread|dl|rt|resolv|util|anl|nsl|BrokenLocale))\.so\.[0-9]+$")
-CPP_RUNTIME = re.compile(r"^(libstdc\+\+|libgcc_s)\.so")  # chosen at start between the bundle's and the node's: bundle_start
+CPP_RUNTIME = re.compile(r"^(libstdc\+\+|libgcc_s)\.so")  # keeps its version in its name, which bundle_start compares with the node's
 MPI_PROGRAMS = {"mpirun": "orterun", "orted": "orted", "ompi_info": "ompi_info"}  # names here and on the building host
 LINKS = ("chorale", "run", "mpirun", "mpiexec", "orted", "ompi_info", "no_ssh")
 # Plugins of Open MPI by framework. Left out: MPI files, OpenSHMEM, one-sided windows (not used), monitoring, and the fabrics that
@@ -111,21 +111,21 @@ class Bundle:
         self.add_libraries(source)
 
     def lacks(self, name):
-        return not GLIBC.match(name) and not any((self.folder / place / name).exists() for place in ("lib/shared", "lib/gcc"))
+        return not GLIBC.match(name) and not (self.folder / "lib/shared" / name).exists()
 
     def add_libraries(self, of):
         if not any(map(self.lacks, Needs(of).libraries)):
             return  # where those are, what they need is too; ldd is slow
         for name, path in libraries_of(of).items():
-            gcc = CPP_RUNTIME.match(name)
-            target = self.folder / ("lib/gcc" if gcc else "lib/shared") / (path.resolve().name if gcc else name)
+            runtime = CPP_RUNTIME.match(name)
+            target = self.folder / "lib/shared" / (path.resolve().name if runtime else name)
             if target.exists():
                 continue
             self.add_file(path.resolve(), target)
             if name.startswith("libicudata.so") and not icu_data.shrink(target, name):
                 say("ICU's data stays whole: icupkg and genccode (icu-devtools) could not cut it")
             self.search_in(target, "$ORIGIN")
-            if gcc and target.name != name:
+            if runtime and target.name != name:
                 (target.parent / name).symlink_to(target.name)
 
     def add_file(self, source, target, mode=0o644):
@@ -210,7 +210,7 @@ def elf_files(folder):
 def verify(folder):
     """The newest glibc that any file needs. Fails where a file needs a library that is neither glibc's nor in the bundle, or looks
     for one outside of it."""
-    present = {p.name for p in [*folder.glob("lib/shared/*"), *folder.glob("lib/gcc/*")]}
+    present = {p.name for p in folder.glob("lib/shared/*") if p.exists()}
     newest = (2, 0)
     for path in elf_files(folder):
         needs, name = Needs(path), path.relative_to(folder)
@@ -228,12 +228,13 @@ def verify(folder):
 def print_sizes(folder):
     parts = {"executable": [folder / "libexec/chorale"], "Open MPI programs": [folder / "libexec" / n for n in MPI_PROGRAMS],
              "Open MPI plugins, texts": [folder / "lib/openmpi", folder / "share"],
-             "ICU": list(folder.glob("lib/shared/libicu*")), "C++ runtime": [folder / "lib/gcc"],
+             "ICU": list(folder.glob("lib/shared/libicu*")),
+             "C++ runtime": [p for p in folder.glob("lib/shared/*") if CPP_RUNTIME.match(p.name)],
              "licences": [folder / "licenses"], "tests": [folder / "libexec/tests"]}
-    libraries = set(folder.glob("lib/shared/*")) - set(parts["ICU"])
+    libraries = set(folder.glob("lib/shared/*")) - set(parts["ICU"]) - set(parts["C++ runtime"])
     parts["other libraries"] = list(libraries)
     for part, paths in parts.items():
-        size = sum(size_of(p) if p.is_dir() else p.stat().st_size for p in paths if p.exists())
+        size = sum(size_of(p) if p.is_dir() else p.stat().st_size for p in paths if p.exists() and not p.is_symlink())
         if size:
             print(f"{part:<24} {mib(size):>10}")
 

@@ -126,13 +126,13 @@ class Runner:
         return [part.replace("{build}", str(self.programs)).replace("{mpirun}", self.mpirun) for part in command]
 
     def run(self, command, seconds, extra=()):
-        """(exit code or None at the time limit, output, seconds)"""
+        """(exit code or None at the time limit, standard error and then output, seconds). Apart, so that neither cuts lines of the other."""
         start = time.monotonic()
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, env=self.environment(extra))
-            return done.returncode, done.stdout.decode(errors="replace"), time.monotonic() - start
+            done = subprocess.run(command, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL, env=self.environment(extra))
+            return done.returncode, (done.stderr + done.stdout).decode(errors="replace"), time.monotonic() - start
         except subprocess.TimeoutExpired as late:
-            return None, (late.stdout or b"").decode(errors="replace"), time.monotonic() - start
+            return None, ((late.stderr or b"") + (late.stdout or b"")).decode(errors="replace"), time.monotonic() - start
         except OSError as error:
             return 127, str(error), time.monotonic() - start
 

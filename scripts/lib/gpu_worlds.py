@@ -102,7 +102,8 @@ class Worlds:
         tp, pp = map(int, layout.split("x"))
         command = [] if tp * pp == 1 else self.mpirun(tp * pp, backend)
         command += [*self.chorale, "generate", "--model", self.model("tiny"), "--jobs", str(self.folder / "jobs.jsonl"), "--json", "--tp", str(tp),
-                    "--pp", str(pp), "--max-model-len", "320", *self.device_flags("generate", backend if tp * pp > 1 else None), *extra]
+                    "--pp", str(pp), "--max-model-len", "320", "--num-kv-blocks", "512", *extra,
+                    *self.device_flags("generate", backend if tp * pp > 1 else None)]
         return self.runner.run(command, WORLD_SECONDS, self.environment(tp * pp, backend))
 
     def model(self, shape):
@@ -153,7 +154,7 @@ class Worlds:
                 yield (f"engine tp={num}" + (f" {backend}" if backend else ""),
                        [*start, *self.chorale, "bench", "engine", "--json", "--model", self.model(shape), "--tp", str(num), "--max-model-len", "1024",
                         *self.device_flags("bench engine", backend), *sizes["engine"]], self.environment(num, backend))
-        for backend in self.backends:
+        for backend in self.backends if self.takes("bench comm", "--comm") else [None]:
             num = max(2, worlds[-1])
             yield ("comm" + (f" {backend}" if backend else ""),
                    [*self.mpirun(num, backend), *self.chorale, "bench", "comm", "--json", *self.device_flags("bench comm", backend), *sizes["comm"]],
