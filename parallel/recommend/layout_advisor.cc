@@ -181,7 +181,7 @@ std::string sequences(const LayoutEstimate& layout) {
 std::vector<std::string> reasons(const MachineFigures& machine, const Workload& workload,
                                  const std::vector<LayoutEstimate>& layouts, const LayoutEstimate& best) {
   std::vector<std::string> why;
-  why.push_back(fmt::format("{}: {} a token of each of {}, {:.0f} tokens/s; {}", name_of(best), ms(best.full.total()),
+  why.push_back(fmt::format("{}: {} a token with {}, {:.0f} tokens/s; {}", name_of(best), ms(best.full.total()),
                             sequences(best), best.tokens_per_s, causes_of(best.full)));
   if (const LayoutEstimate* rival = rival_of(layouts, best)) {
     const Cost loss = loss_of(rival->full, best.full);

@@ -173,8 +173,10 @@ double all_reduce_seconds(const MachineFigures& machine, const Layout& layout, i
     whole.push_back(num_nodes * element_count * kFloatBytes);
     slices.push_back(whole.back() / layout.tp);  // to one other rank
   }
+  const double at_once = group.all_gather_seconds(whole);
+  if (machine.device != DeviceKind::kCpu) return at_once;
   const std::vector<double> sums(whole.size(), element_count * kFloatBytes / layout.tp);
-  return std::min(group.all_gather_seconds(whole), group.exchange_seconds(slices) + group.all_gather_seconds(sums));
+  return std::min(at_once, group.exchange_seconds(slices) + group.all_gather_seconds(sums));
 }
 
 SizedLayout count_bytes(const ModelConfig& config, const Layout& layout, ComputeTypes types) {

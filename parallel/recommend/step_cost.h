@@ -72,8 +72,9 @@ constexpr double kReachedLink = 0.8;
 StepTime stage_time(const MachineFigures& machine, const ModelConfig& config, const SizedLayout& sized, int stage,
                     const StepRows& rows);
 
-/// An all-reduce in the tree's order (N3) of `element_count` floats over the ranks of `stage`: every rank's nodes go to
-/// all others, either whole in one all-gather, or by slices whose sums are gathered again, whichever is faster.
+/// An all-reduce in the tree's order (N3) of `element_count` floats over the ranks of `stage`, as the communicators do
+/// it: every rank's nodes go to all others in one all-gather, on CPUs also by slices whose sums are gathered again,
+/// whichever is faster.
 double all_reduce_seconds(const MachineFigures& machine, const Layout& layout, int stage,
                           const comm::TreeSchedule& schedule, double element_count);
 

@@ -28,8 +28,9 @@ TEST(AllReduceCost, IsOneExchangeOfThePartialsOfTwoNeighbours) {
   EXPECT_EQ(all_reduce_seconds(machine, make_layout(square_config(2), {}), 0, {}, 1000), 0);
 }
 
-TEST(AllReduceCost, SendsSlicesAndTheirSumsWherePartialsAreLarge) {
-  const MachineFigures machine = round_machine(2, 2);
+TEST(AllReduceCost, SendsSlicesAndTheirSumsBetweenCpusWherePartialsAreLarge) {
+  MachineFigures machine = round_machine(2, 2);
+  machine.device = DeviceKind::kCpu;
   const Layout layout = make_layout(square_config(2), {.tp = 4});
   const double inside = machine.inside.bytes_per_s * kReachedLink, between = machine.between.bytes_per_s * kReachedLink;
   const double latency = machine.inside.latency_s + machine.between.latency_s;  // one round each
@@ -42,6 +43,14 @@ TEST(AllReduceCost, SendsSlicesAndTheirSumsWherePartialsAreLarge) {
   EXPECT_DOUBLE_EQ(
       all_reduce_seconds(machine, layout, 0, schedule_for(layout), 1e6),
       latency + 4 * quarter / between + quarter / inside + latency + 2 * quarter / between + 3 * quarter / inside);
+}
+
+TEST(AllReduceCost, SendsWholePartialsBetweenGpus) {
+  const MachineFigures machine = round_machine(2, 2);
+  const Layout layout = make_layout(square_config(2), {.tp = 4});
+  const double inside = machine.inside.bytes_per_s * kReachedLink, between = machine.between.bytes_per_s * kReachedLink;
+  EXPECT_DOUBLE_EQ(all_reduce_seconds(machine, layout, 0, schedule_for(layout), 1e6),
+                   machine.inside.latency_s + machine.between.latency_s + 2 * 4e6 / between + 3 * 4e6 / inside);
 }
 
 TEST(AllReduceCost, CountsEveryNodeOfAnUnevenRun) {
