@@ -38,6 +38,7 @@ chorale::worker::WorkerOptions worker_options(const coordinator::WorkerStart& st
   options.device = start.device;
   options.threads = start.threads;
   options.record_path = start.record_path;
+  options.looks_for_cublaslt = start.looks_for_cublaslt;
   return options;
 }
 

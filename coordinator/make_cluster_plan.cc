@@ -51,26 +51,32 @@ std::string common_arithmetic(const std::vector<WorkerHello>& hellos) {
 }
 
 /// NumericsClass::gemm. A library's order of additions may change with its version, the GPU and the shape of the
-/// weight, so that its class names them; with unequal shares the shape would be each rank's own.
+/// weight, so that its class names them; with unequal shares the shape would be each rank's own. A fast answer promises
+/// nothing, but its class says what it was made with.
 std::string common_gemm(const ClusterRequest& request, const std::vector<WorkerHello>& hellos, DType compute) {
-  if (request.gemm == Gemm::kOwn) return "own";
+  const bool is_fast = request.answer == parallel::Answer::kFast;
+  if (needed_gemm(request) == Gemm::kOwn) return "own";
+  const std::string_view flag = is_fast ? "--answer fast" : "--gemm cublaslt",
+                         instead = is_fast ? "--answer one" : "--gemm own";
   const WorkerHello& first = hellos.front();
   if (first.device == "cpu")
-    fail(ErrorCode::kUnsupported, "--gemm cublaslt: the ranks compute on the CPU, which has our own GEMM only");
+    fail(ErrorCode::kUnsupported, "{}: the ranks compute on the CPU, which has our own GEMM only; use {}", flag,
+         instead);
   if (compute != DType::kBF16)
-    fail(ErrorCode::kUnsupported, "--gemm cublaslt: it serves --dtype bf16, this world computes in {}",
-         to_string(compute));
-  if (!request.layout.shares.empty())
+    fail(ErrorCode::kUnsupported, "{}: it serves --dtype bf16, this world computes in {}; use {}", flag,
+         to_string(compute), instead);
+  if (!request.layout.shares.empty() && !is_fast)
     fail(ErrorCode::kInvalidArgument, "--gemm cublaslt needs equal shares; leave out --shares, or use --gemm own");
   for (const WorkerHello& hello : hellos) {
     if (hello.cublaslt_version.empty())
       fail(ErrorCode::kUnsupported,
-           "--gemm cublaslt: rank {} on {} has no cuBLASLt that it can use (chorale doctor says why); use --gemm own",
-           hello.rank, hello.host);
+           "{0}: rank {1} on {2} has no cuBLASLt that it can use (chorale doctor says why), or was started by hand "
+           "without {0}; use {3}",
+           flag, hello.rank, hello.host, instead);
     if (hello.cublaslt_version != first.cublaslt_version || hello.device_name != first.device_name)
-      fail(ErrorCode::kUnsupported,
-           "--gemm cublaslt: rank {} on {} has version {} on {}, rank 0 has {} on {}; use --gemm own", hello.rank,
-           hello.host, hello.cublaslt_version, hello.device_name, first.cublaslt_version, first.device_name);
+      fail(ErrorCode::kUnsupported, "{}: rank {} on {} has version {} on {}, rank 0 has {} on {}; use {}", flag,
+           hello.rank, hello.host, hello.cublaslt_version, hello.device_name, first.cublaslt_version, first.device_name,
+           instead);
   }
   std::string device = first.device_name;
   std::ranges::replace(device, ' ', '_');
@@ -222,6 +228,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.numerics.cache = plan.numerics.compute;
   plan.numerics.device = common_arithmetic(hellos);
   plan.numerics.isa = common_isa(request, hellos, plan.numerics.compute);
+  plan.numerics.answer = request.answer;
   plan.numerics.gemm = common_gemm(request, hellos, plan.numerics.compute);
   plan.numerics.attention_leaves = num_attention_leaves(config);
   plan.numerics.mlp_leaves = num_mlp_leaves(config);
@@ -241,7 +248,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   return plan;
 }
 
-WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wanted) {
+WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wanted, Gemm gemm) {
   const parallel::HostFacts facts = parallel::read_host_facts();
   WorkerHello hello;
   hello.rank = rank;
@@ -261,7 +268,7 @@ WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wa
   hello.device_arithmetic = opened->arithmetic();
   hello.device_name = opened->name();
   hello.device_identity = opened->identity();
-  hello.cublaslt_version = cublaslt_version(device);
+  if (gemm == Gemm::kCublasLt) hello.cublaslt_version = cublaslt_version(device);
   if (device == DeviceKind::kCuda) hello.device_free_bytes = opened->memory().free_bytes;
   return hello;
 }

@@ -37,7 +37,8 @@ struct ClusterRequest {
   std::optional<parallel::Isa> isa;    // at most this instruction set
   std::optional<DeviceKind> device;    // none: each rank takes the best of its host
   Gemm gemm = Gemm::kOwn;              // kCublasLt: every rank must have the same version of it
-  std::string control_host;            // address of the control link
+  parallel::Answer answer = parallel::Answer::kOne;  // kFast: on GPUs, with cuBLASLt; `gemm` does not count
+  std::string control_host;                          // address of the control link
   int control_port = 0;
 };
 
@@ -46,6 +47,12 @@ DType compute_type(const ClusterRequest& request, const parallel::ModelConfig& c
 
 /// Refuses options that are out of range, or that this model cannot have. Throws Error{kInvalidArgument}.
 void check_options(const ClusterRequest& request, const parallel::ModelConfig& config);
+
+/// The matrix products that its workers need. They look for cuBLASLt, and say which version they have, only then:
+/// opening it takes time.
+inline Gemm needed_gemm(const ClusterRequest& request) {
+  return request.answer == parallel::Answer::kFast ? Gemm::kCublasLt : request.gemm;
+}
 
 /// Refuses what can be refused before any worker starts: a checkpoint that is missing, corrupt or incomplete, a layout
 /// that the model cannot be cut into, options out of range. Throws Error.
@@ -68,8 +75,9 @@ KvBudget kv_budget(const ClusterRequest& request, const parallel::ClusterPlan& p
 parallel::ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                                         const std::vector<parallel::WorkerHello>& hellos, uint64_t epoch);
 
-/// What a worker on this machine would say, were it rank `rank` of `num_ranks` that all run here. Throws what
-/// open_device does.
-parallel::WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> device = DeviceKind::kCpu);
+/// What a worker on this machine would say, were it rank `rank` of `num_ranks` that all run here; `gemm`: needs what it
+/// names. Throws what open_device does.
+parallel::WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> device = DeviceKind::kCpu,
+                                     Gemm gemm = Gemm::kOwn);
 
 }  // namespace chorale::coordinator

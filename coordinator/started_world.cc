@@ -51,6 +51,7 @@ std::vector<std::string> mpirun_command(const StartedWorldOptions& options, cons
   command.insert(command.end(), {self, "worker", "--coordinator", address, "--epoch", std::to_string(epoch), "--device",
                                  request.device ? std::string(to_string(*request.device)) : "auto", "--threads",
                                  std::to_string(request.threads), "--log-level", "warn"});
+  command.insert(command.end(), {"--gemm", std::string(to_string(needed_gemm(request)))});
   return command;
 }
 

@@ -20,8 +20,9 @@ struct WorkerStart {
   std::string secret;
   uint64_t epoch = 0;
   DeviceKind device = DeviceKind::kCpu;
-  int threads = 0;          // 0: max(1, cores / ranks on the host)
-  std::string record_path;  // write the plans it runs there; empty: no
+  int threads = 0;                  // 0: max(1, cores / ranks on the host)
+  std::string record_path;          // write the plans it runs there; empty: no
+  bool looks_for_cublaslt = false;  // where --gemm or --answer asks for it: opening it takes time
 };
 
 /// What this machine reaches, measured: the yardsticks of `chorale bench`.

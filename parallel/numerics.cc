@@ -101,9 +101,18 @@ std::string cpu_model_name() {
   return fmt::format("{} (family {} model {})", cpu.brand.empty() ? "unknown CPU" : cpu.brand, cpu.family, cpu.model);
 }
 
+std::string_view to_string(Answer answer) { return answer == Answer::kOne ? "one" : "fast"; }
+
+Answer answer_from_string(std::string_view name) {
+  for (Answer answer : {Answer::kOne, Answer::kFast})
+    if (to_string(answer) == name) return answer;
+  fail(ErrorCode::kInvalidArgument, "--answer {}: one of one, fast", name);
+}
+
 std::string NumericsClass::to_string() const {
   const std::string arithmetic =
-      device == "cpu" ? std::string(parallel::to_string(isa)) : fmt::format("{}/gemm={}", device, gemm);
+      device == "cpu" ? std::string(parallel::to_string(isa))
+                      : fmt::format("{}/{}gemm={}", device, answer == Answer::kFast ? "answer=fast/" : "", gemm);
   return fmt::format("{}/cache={}/{}/La={}/Lm={}/build={}", chorale::to_string(compute), chorale::to_string(cache),
                      arithmetic, attention_leaves, mlp_leaves, build_id);
 }
@@ -116,6 +125,7 @@ void NumericsClass::encode(ByteWriter& out) const {
   out.put(attention_leaves);
   out.put(mlp_leaves);
   out.put(gemm);
+  out.put(answer);
   out.put(build_id);
 }
 
@@ -128,8 +138,10 @@ NumericsClass NumericsClass::decode(ByteReader& in) {
   in.get(numerics.attention_leaves);
   in.get(numerics.mlp_leaves);
   numerics.gemm = in.get_string();
+  in.get(numerics.answer);
   numerics.build_id = in.get_string();
   if (numerics.isa > Isa::kAvx512Bf16) fail(ErrorCode::kCorrupt, "numerics class names an unknown instruction set");
+  if (numerics.answer > Answer::kFast) fail(ErrorCode::kCorrupt, "numerics class names an unknown kind of answer");
   for (DType type : {numerics.compute, numerics.cache})
     if (type != DType::kF32 && type != DType::kBF16) fail(ErrorCode::kCorrupt, "numerics class names an unknown dtype");
   return numerics;

@@ -29,6 +29,13 @@ bool supports(Isa isa);
 /// "AMD EPYC 9B14 (family 25 model 17)" for logs and results.
 std::string cpu_model_name();
 
+/// How far promise 1 goes. kFast (GPUs only): a library's heuristic multiplies, whatever its order of additions, and
+/// ranks add up in any order: an answer may depend on the layout, the batch and the number of rows.
+enum class Answer : uint8_t { kOne, kFast };
+std::string_view to_string(Answer answer);
+/// Throws Error{kInvalidArgument} that lists the valid names.
+Answer answer_from_string(std::string_view name);
+
 struct NumericsClass {
   DType compute = DType::kF32;  // f32 or bf16: GEMM inputs
   DType cache = DType::kF32;    // K and V
@@ -41,9 +48,11 @@ struct NumericsClass {
   /// What multiplies with column-parallel weights on a GPU: "own", or "cublaslt-13.1.0/NVIDIA_H200/tp=2": a library's
   /// order of additions is its own for each version, GPU model and cut (docs/adr/0007).
   std::string gemm = "own";
+  Answer answer = Answer::kOne;
   std::string build_id;
 
-  /// "bf16/cache=bf16/avx512_bf16/La=9/Lm=16/build=..."; on a GPU "sm_90/gemm=own" in the place of the instruction set.
+  /// "bf16/cache=bf16/avx512_bf16/La=9/Lm=16/build=..."; on a GPU "sm_90/gemm=own" in the place of the instruction set,
+  /// or "sm_90/answer=fast/gemm=cublaslt-...".
   std::string to_string() const;
   void encode(ByteWriter& out) const;
   static NumericsClass decode(ByteReader& in);

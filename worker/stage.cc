@@ -50,9 +50,9 @@ Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::uniq
          plan.layout.pp, plan.layout.num_ranks(), world_->size());
   group_ = world_->split(group_members(plan.layout, rank), deadline);
   pool_ = std::make_unique<ThreadPool>(ThreadPoolOptions{.num_threads = num_threads, .spin_us = plan.spin_us});
-  StageWeights weights =
-      load_weights(std::move(checkpoint),
-                   {plan.config, plan.layout, rank, plan.numerics.compute, where, plan.numerics.gemm}, *pool_);
+  StageWeights weights = load_weights(
+      std::move(checkpoint),
+      {plan.config, plan.layout, rank, plan.numerics.compute, where, plan.numerics.gemm, plan.numerics.answer}, *pool_);
   log_info(
       "loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; device {}, communicator {}, {} "
       "threads",

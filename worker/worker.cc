@@ -31,7 +31,7 @@ std::unique_ptr<Device> open_own_device(DeviceKind kind, const comm::WorldMap& m
   return kind == DeviceKind::kCpu ? nullptr : open_device(kind, map.local_rank());
 }
 
-parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device) {
+parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions& options, const Device* device) {
   const parallel::HostFacts facts = parallel::read_host_facts();
   parallel::WorkerHello hello{.rank = map.rank,
                               .num_ranks = map.size,
@@ -48,7 +48,7 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const Device* device
   hello.device = to_string(device->kind());
   hello.device_arithmetic = device->arithmetic();
   hello.device_name = device->name();
-  hello.cublaslt_version = cublaslt_version(device->kind());
+  if (options.looks_for_cublaslt) hello.cublaslt_version = cublaslt_version(device->kind());
   if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
   hello.device_identity = device->identity();
   return hello;
@@ -107,7 +107,7 @@ class ControlLoop {
     options.secret = options_.secret;
     options.epoch = options_.epoch;
     options.rank = map_.rank;
-    options.hello = make_hello(map_, device_.get()).encode();
+    options.hello = make_hello(map_, options_, device_.get()).encode();
     options.on_lost = [rank = map_.rank](comm::LinkLoss how, const std::string& reason) {
       if (how == comm::LinkLoss::kOverdue) leave_after_others(reason);
       leave(rank, "lost the coordinator: " + reason);

@@ -42,7 +42,7 @@ Result<LibraryFacts> facts() {
 }
 
 const LibraryRegistry::Add kAdd({"cuBLASLt",
-                                 "our own matrix products serve, as they do by default; --gemm cublaslt is refused",
+                                 "our own matrix products serve, as they do by default; --gemm cublaslt and --answer fast are refused",
                                  facts});
 
 }  // namespace

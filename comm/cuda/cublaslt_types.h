@@ -34,7 +34,8 @@ constexpr int32_t kTransposed = 1;                         // cublasOperation_t
 constexpr int kDescTransposeA = 3;                         // cublasLtMatmulDescAttributes_t, int32_t
 constexpr int kPreferenceWorkspaceBytes = 1;               // cublasLtMatmulPreferenceAttributes_t, uint64_t
 constexpr int kPreferenceReductionSchemes = 3;             // likewise, uint32_t, a mask
-constexpr int kConfigSplits = 2, kConfigReduction = 3;     // cublasLtMatmulAlgoConfigAttributes_t: int32_t, uint32_t
-constexpr uint32_t kReductionNone = 0;                     // cublasLtReductionScheme_t
+constexpr int kPreferenceAlignments[] = {5, 6, 7, 8};   // likewise, uint32_t: bytes that a, b, c and d are aligned to
+constexpr int kConfigSplits = 2, kConfigReduction = 3;  // cublasLtMatmulAlgoConfigAttributes_t: int32_t, uint32_t
+constexpr uint32_t kReductionNone = 0, kReductionAny = 7;  // cublasLtReductionScheme_t, a mask
 
 }  // namespace chorale::cublaslt

@@ -14,8 +14,12 @@ static_assert(kReal32F == CUDA_R_32F && kReal16F == CUDA_R_16F && kReal16BF == C
 static_assert(kDescTransposeA == CUBLASLT_MATMUL_DESC_TRANSA);
 static_assert(kPreferenceWorkspaceBytes == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
 static_assert(kPreferenceReductionSchemes == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK);
+static_assert(kPreferenceAlignments[0] == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
+static_assert(kPreferenceAlignments[1] == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES);
+static_assert(kPreferenceAlignments[2] == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
+static_assert(kPreferenceAlignments[3] == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
 static_assert(kConfigSplits == CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
 static_assert(kConfigReduction == CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
-static_assert(kReductionNone == CUBLASLT_REDUCTION_SCHEME_NONE);
+static_assert(kReductionNone == CUBLASLT_REDUCTION_SCHEME_NONE && kReductionAny == CUBLASLT_REDUCTION_SCHEME_MASK);
 
 }  // namespace chorale::cublaslt

@@ -224,7 +224,7 @@ int run_plan(int argc, char** argv, const WorkerModule& worker) {
   std::vector<parallel::WorkerHello> hellos;
   if (found) hellos = hellos_of(found->machine, num_ranks);
   for (int rank = 0; rank < num_ranks && !found; ++rank)
-    hellos.push_back(invented_hello(rank, num_ranks, request.device));
+    hellos.push_back(invented_hello(rank, num_ranks, request.device, needed_gemm(request)));
   const ClusterPlan plan = make_cluster_plan(request, config, hellos, 1);
   KvFacts kv{.budget = kv_budget(request, plan, hellos)};
   kv.capped_at_need = request.num_kv_blocks == 0 && kv.budget.affordable > kv.budget.needed;

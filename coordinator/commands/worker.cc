@@ -55,6 +55,10 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
       ("threads", "compute threads of this rank (0: cores / ranks on this host)",
        cxxopts::value<int>()->default_value("0"))                                                       //
       ("device", "auto, cpu, cuda, or emulator", cxxopts::value<std::string>()->default_value("auto"))  //
+      ("gemm", "cublaslt: look for cuBLASLt, for a coordinator with --gemm cublaslt",
+       cxxopts::value<std::string>()->default_value("own"))  //
+      ("answer", "fast: the same, for a coordinator with --answer fast",
+       cxxopts::value<std::string>()->default_value("one"))  //
       ("record", "rank 0 writes the cluster plan and every step plan to FILE",
        cxxopts::value<std::string>()->default_value(""))  //
       ("replay", "run the plans of a recorded FILE without a coordinator",
@@ -80,6 +84,10 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
   start.epoch = arguments["epoch"].as<uint64_t>();
   start.device = parse_device(arguments["device"].as<std::string>()).value_or(best_device());
   start.threads = arguments["threads"].as<int>();
+  ClusterRequest request;
+  request.gemm = gemm_from_string(arguments["gemm"].as<std::string>());
+  request.answer = parallel::answer_from_string(arguments["answer"].as<std::string>());
+  start.looks_for_cublaslt = needed_gemm(request) == Gemm::kCublasLt;
   const LogLevel level = log_level_from_string(arguments["log-level"].as<std::string>());
   const auto session = comm::MpiSession::start();
   init_log(level, fmt::format("rank {}", session->rank()));

@@ -162,6 +162,27 @@ def test_a_library_that_breaks_the_contract_is_refused(tensor_core_model, tmp_pa
     assert done.returncode != 0 and word in done.stderr and "--gemm own" in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("tp", [1, 2])
+def test_a_fast_answer_is_near_the_one_answer(tensor_core_model, tmp_path, tp):
+    """The stand-in for cuBLASLt splits k where it may: other bits than one answer's, the same tokens within a tolerance."""
+    jobs, flags, ranks = make_jobs(384)[:2], (*EMULATOR, "--tp", tp), tp if tp > 1 else 0
+    one, one_text, _ = generate(tensor_core_model, jobs, tmp_path, *flags, ranks=ranks)
+    fast, fast_text, done = generate(tensor_core_model, jobs, tmp_path, *flags, "--answer", "fast", ranks=ranks, env=with_library("right"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert fast_text != one_text
+    for got, want in zip(fast, one, strict=True):
+        assert got["token_ids"] == want["token_ids"]
+        assert got["logprobs"] == pytest.approx(want["logprobs"], abs=BF16_TOLERANCE)
+
+
+@pytest.mark.parametrize("device,library,word", [("cpu", "right", "the ranks compute on the CPU"), ("emulator", "missing", "no cuBLASLt")])
+def test_a_fast_answer_is_refused_where_nothing_makes_it_fast(tensor_core_model, tmp_path, device, library, word):
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text(json.dumps(make_jobs(384)[1]) + "\n")
+    done = run("generate", "--model", tensor_core_model, "--jobs", jobs, "--device", device, "--answer", "fast", env=with_library(library))
+    assert done.returncode != 0 and word in done.stderr and "--answer one" in done.stderr, done.stderr
+
+
 def test_an_unknown_device_is_refused(tensor_core_model, tmp_path):
     jobs = tmp_path / "jobs.jsonl"
     jobs.write_text(json.dumps(make_jobs(384)[1]) + "\n")

@@ -12,7 +12,7 @@
 #define FAKE_HALVES(outputs, rows) 0
 #endif
 
-enum { kInvalid = 7, kUnsupported = 15, kBf16 = 14, kF32 = 0, kTransposed = 1, kRowsAtOnce = 8 };
+enum { kInvalid = 7, kUnsupported = 15, kBf16 = 14, kF32 = 0, kTransposed = 1, kRowsAtOnce = 8, kSplits = 4, kSplitBytes = 4096 };
 
 typedef struct {
   int type;
@@ -65,8 +65,8 @@ int cublasLtMatrixLayoutDestroy(Layout* layout) {
 }
 int cublasLtMatmulPreferenceCreate(void** preference) { return (*preference = malloc(1)) == NULL; }
 int cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute, const void* value, size_t bytes) {
-  return preference != NULL && value != NULL && ((attribute == 1 && bytes == 8) || (attribute == 3 && bytes == 4)) ? 0
-                                                                                                                  : kInvalid;
+  const int is_known = (attribute == 1 && bytes == 8) || ((attribute == 3 || (attribute >= 5 && attribute <= 8)) && bytes == 4);
+  return preference != NULL && value != NULL && is_known ? 0 : kInvalid;
 }
 int cublasLtMatmulPreferenceDestroy(void* preference) {
   free(preference);
@@ -78,7 +78,8 @@ int cublasLtMatmulAlgoGetHeuristic(void* handle, Desc* desc, Layout* a, Layout* 
                                    int most, HeuristicResult* results, int* num_results) {
   if (!handle || !desc || !a || !b || !c || !d || !preference || most < 2) return kInvalid;
   memset(results, 0, 2 * sizeof *results);
-  results[0].algorithm.data[0] = 4;
+  results[0].algorithm.data[0] = kSplits;
+  results[0].workspace_bytes = kSplitBytes;
   results[1].algorithm.data[0] = 1;
   *num_results = 2;
   return 0;
@@ -113,18 +114,21 @@ typedef struct {
   const uint16_t* b;
   float* d;
   Layout a_layout, b_layout, d_layout;
+  uint64_t splits;
+  void* workspace;
 } Product;
 
 static int multiply(void* context, char* problem, size_t problem_bytes) {
   (void)problem, (void)problem_bytes;
   const Product* p = context;
   const uint64_t depth = p->a_layout.rows, outputs = p->a_layout.cols, rows = p->b_layout.cols;
+  if (p->splits > 1) memset(p->workspace, 0xff, kSplitBytes); /* it is the library's meanwhile */
   for (uint64_t n = 0; n < outputs; ++n)
     for (uint64_t first = 0; first < rows; first += kRowsAtOnce) {
       const uint64_t count = rows - first < kRowsAtOnce ? rows - first : kRowsAtOnce;
       const uint16_t* weight = p->a + n * (uint64_t)p->a_layout.ld;
       const uint16_t* x = p->b + first * (uint64_t)p->b_layout.ld;
-      const uint64_t middle = FAKE_HALVES(outputs, rows) ? depth / 2 : depth;
+      const uint64_t middle = FAKE_HALVES(outputs, rows) || p->splits > 1 ? depth / 2 : depth;
       float low[kRowsAtOnce] = {0}, high[kRowsAtOnce] = {0};
       add(low, weight, x, p->b_layout.ld, count, 0, middle);
       add(high, weight, x, p->b_layout.ld, count, middle, depth);
@@ -136,15 +140,16 @@ static int multiply(void* context, char* problem, size_t problem_bytes) {
 int cublasLtMatmul(void* handle, Desc* desc, const void* alpha, const void* a, Layout* a_layout, const void* b,
                    Layout* b_layout, const void* beta, const void* c, Layout* c_layout, void* d, Layout* d_layout,
                    const Algorithm* algorithm, void* workspace, size_t workspace_bytes, void* stream) {
-  (void)workspace, (void)workspace_bytes;
-  if (!handle || algorithm == NULL || algorithm->data[0] != 1 || desc->transpose_a != kTransposed || c != d ||
+  if (!handle || algorithm == NULL || desc->transpose_a != kTransposed || c != d ||
       c_layout != d_layout || *(const float*)alpha != 1 || *(const float*)beta != 0)
     return kInvalid;
   if (a_layout->type != kBf16 || b_layout->type != kBf16 || d_layout->type != kF32 || b_layout->rows != a_layout->rows ||
       d_layout->rows != a_layout->cols || d_layout->cols != b_layout->cols)
     return kUnsupported;
+  const uint64_t splits = algorithm->data[0];
+  if (splits != 1 && (splits != kSplits || workspace == NULL || workspace_bytes < kSplitBytes)) return kInvalid;
   Product* product = malloc(sizeof(Product));
-  *product = (Product){a, b, d, *a_layout, *b_layout, *d_layout};
+  *product = (Product){a, b, d, *a_layout, *b_layout, *d_layout, splits, workspace};
   ((ChoraleEmulatorStream*)stream)->enqueue(stream, multiply, product, free);
   return 0;
 }

@@ -49,7 +49,7 @@ Attention::Attention(const StageParts& parts, int64_t layer, std::shared_ptr<con
       rope_(std::move(rope)),
       cache_(parts.kv.layer(static_cast<int>(layer - parts.layers().begin))),
       wo_(parts.weights.matrix(Member::kWo, layer), parts.weights.find_vector(Member::kWoBias, layer),
-          parts.layout.attention_leaves, parts.group) {}
+          parts.layout.attention_leaves, parts.group, parts.answer) {}
 
 void Attention::normalise_heads(Step& step, MatrixView heads, const float* weight) const {
   if (weight != nullptr) rms_norm(step.op, {.x = heads, .weight = weight, .dim = head_dim_, .eps = eps_, .out = heads});

@@ -27,10 +27,10 @@ class ColumnParallelLinear {
 
 class RowParallelLinear {
  public:
-  /// `runs`: the leaves of each rank of `group`, in order. `bias` (whole, or null) is added after the root, alike on
-  /// every rank.
+  /// `runs`: the leaves of each rank of `group`, in order; for a fast answer each rank has one sum. `bias` (whole, or
+  /// null) is added after the root, alike on every rank.
   RowParallelLinear(const PackedWeight& weight, const float* bias, const std::vector<comm::LeafRange>& runs,
-                    comm::Communicator& group);
+                    comm::Communicator& group, parallel::Answer answer);
   /// residual += x W^T + bias, equal bits on every rank. f32 | bf16 [rows, local k], f32 [rows, n].
   void add_to(Step& step, MatrixView x, MatrixView residual) const { add_to(step, x, residual, nullptr, {}); }
   /// The same, and normed = next(residual) (f32 | bf16 [rows, n]) while the rows are at hand; `next` may be null.
@@ -40,7 +40,7 @@ class RowParallelLinear {
   const PackedWeight* weight_;
   const float* bias_;
   comm::TreeSchedule schedule_;
-  std::vector<comm::LeafRange> nodes_;  // this rank's
+  std::vector<comm::LeafRange> nodes_;  // this rank's; empty: its weight has one leaf
   comm::Communicator& group_;
 };
 

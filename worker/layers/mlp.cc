@@ -18,7 +18,7 @@ Mlp::Mlp(const StageParts& parts, int64_t layer)
       compute_(parts.compute),
       up_(parts.weights.matrix(first_weight(kind_), layer), parts.weights.find_vector(first_bias(kind_), layer)),
       down_(parts.weights.matrix(Member::kWDown, layer), parts.weights.find_vector(Member::kWDownBias, layer),
-            parts.layout.mlp_leaves, parts.group) {
+            parts.layout.mlp_leaves, parts.group, parts.answer) {
   // A gated MLP multiplies silu(gate) by up; the model files refuse other activations there.
   CHECK(kind_ == MlpKind::kPlain || parts.config.activation == parallel::Activation::kSilu);
 }

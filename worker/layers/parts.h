@@ -6,6 +6,7 @@
 
 #include "comm/communicator.h"
 #include "parallel/layout.h"
+#include "parallel/numerics.h"
 #include "worker/kv/kv_cache.h"
 #include "worker/ops/rope.h"
 #include "worker/weights/stage_weights.h"
@@ -22,6 +23,7 @@ struct StageParts {
   KvCache& kv;
   comm::Communicator& group;  // the tensor-parallel ranks of this stage; takes memory of the device
   DeviceStream where = {};    // where weights and cache are
+  parallel::Answer answer = parallel::Answer::kOne;  // as the weights were loaded for
 
   int tp_index() const { return layout.tp_index_of(rank); }
   parallel::Range layers() const { return layout.stage_layers[layout.stage_of(rank)]; }

@@ -142,7 +142,7 @@ class WeightLoader {
   }
 
   // A library takes weights of one leaf without a bias whose rows it can load in whole 16-byte words. Decided by what
-  // all ranks know, so that they choose alike.
+  // all ranks know, so that they choose alike; a fast answer's rows may be of any shard.
   WeightOrder order_of(const StageWeights::Key& key, const std::vector<Part>& parts) const {
     constexpr int64_t kMultiple = 16;
     const WeightOrder own = weight_order(request_.where.kind(), request_.compute);
@@ -150,7 +150,7 @@ class WeightLoader {
     if (groups_.contains({bias_of(key.first), key.second}) && bias_of(key.first) != key.first) return own;
     for (const Part& part : parts) {
       const Shape shape = parallel::expected_shape(request_.config, part.spec.member);
-      if (shape[0] % kMultiple != 0 || shape[1] % kMultiple != 0) return own;
+      if (shape[0] % kMultiple != 0 || shape[1] % kMultiple != 0 || part.columns.size() % kMultiple != 0) return own;
     }
     return WeightOrder::kRowMajor;
   }
@@ -161,7 +161,7 @@ class WeightLoader {
     for (auto& [key, weight] : weights_.matrices_) {
       if (weight->order != WeightOrder::kRowMajor || weight->n == 0) continue;
       auto& library = fitted[{weight->n, weight->k}];
-      if (library == nullptr) library = fit_library_gemm(request_.gemm, request_.where, *weight);
+      if (library == nullptr) library = fit_library_gemm(request_.gemm, request_.answer, request_.where, *weight);
       weight->library = library;
     }
   }
@@ -170,6 +170,7 @@ class WeightLoader {
   std::vector<int64_t> leaf_begin(const Part& part) const {
     const bool is_wo = part.spec.shard == ShardKind::kHeadColumns;
     if (!is_wo && part.spec.shard != ShardKind::kMlpColumns) return {};
+    if (request_.answer == parallel::Answer::kFast) return {};
     const auto run = is_wo ? request_.layout.attention_leaves[tp_index_] : request_.layout.mlp_leaves[tp_index_];
     std::vector<int64_t> begin{0};
     for (int leaf = run.begin; leaf < run.end; ++leaf) {
@@ -182,6 +183,7 @@ class WeightLoader {
   }
 
   int first_leaf(const Part& part) const {
+    if (request_.answer == parallel::Answer::kFast) return 0;
     if (part.spec.shard == ShardKind::kHeadColumns) return request_.layout.attention_leaves[tp_index_].begin;
     if (part.spec.shard == ShardKind::kMlpColumns) return request_.layout.mlp_leaves[tp_index_].begin;
     return 0;

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "parallel/layout.h"
+#include "parallel/numerics.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/stage_weights.h"
 
@@ -20,6 +21,8 @@ struct WeightLoadRequest {
   /// NumericsClass::gemm. Where it names a library, the 16-bit column-parallel weights that it can take lie in rows and
   /// know its algorithm.
   std::string_view gemm = "own";
+  /// kFast: also wo and w_down, which then have one leaf each, whoever multiplies with them.
+  parallel::Answer answer = parallel::Answer::kOne;
 };
 
 /// Logs progress for long loads. Throws Error{kNotFound | kCorrupt} naming the tensor, Error{kResourceExhausted}

@@ -109,6 +109,37 @@ TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
   EXPECT_THROW(gemm_from_string("mkl"), Error);
 }
 
+TEST(MakeClusterPlan, AFastAnswerNeedsGpusWithCublasLt) {
+  auto hellos = toy_hellos(2, 2);
+  ClusterRequest request = request_of(2, 1);
+  request.answer = parallel::answer_from_string("fast");
+  const auto outcome = [&] {
+    try {
+      return make_cluster_plan(request, toy_config(), hellos, 1).numerics.to_string();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+  };
+  const auto expect = [&](std::string_view words) { EXPECT_NE(outcome().find(words), std::string::npos) << outcome(); };
+  expect("--answer fast: the ranks compute on the CPU");
+  for (WorkerHello& hello : hellos) {
+    hello.device = "cuda";
+    hello.device_arithmetic = "sm_90";
+    hello.device_name = "NVIDIA H200";
+    hello.device_free_bytes = uint64_t{8} << 30;
+  }
+  expect("--answer fast: rank 0 on");
+  expect("use --answer one");
+  for (WorkerHello& hello : hellos) hello.cublaslt_version = "13.1.0";
+  expect("/sm_90/answer=fast/gemm=cublaslt-13.1.0/NVIDIA_H200/tp=2/");
+  request.layout.shares = {2, 1};
+  expect("/answer=fast/");
+  request.dtype = DType::kF32;
+  expect("--answer fast: it serves --dtype bf16");
+  EXPECT_EQ(needed_gemm(request), Gemm::kCublasLt);
+  EXPECT_THROW(parallel::answer_from_string("quick"), Error);
+}
+
 TEST(MakeClusterPlan, DoesNotSpinWhereThreadsExceedCores) {
   ClusterRequest request = request_of(4, 1);
   request.threads = 3;

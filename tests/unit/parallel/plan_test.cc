@@ -123,6 +123,8 @@ TEST(NumericsClass, PrintsEverythingThatDecidesBits) {
   EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/avx512/La=9/Lm=16/build=abc");
   numerics.device = "sm_90";
   EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/sm_90/gemm=own/La=9/Lm=16/build=abc");
+  numerics.answer = Answer::kFast;
+  EXPECT_EQ(numerics.to_string(), "bf16/cache=bf16/sm_90/answer=fast/gemm=own/La=9/Lm=16/build=abc");
   ByteWriter out;
   numerics.encode(out);
   const Bytes bytes = out.take();

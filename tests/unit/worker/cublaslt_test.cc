@@ -29,9 +29,9 @@ class EmulatedLibrary {
     stream_->synchronize(Deadline::after(std::chrono::seconds(10)));
     return weight;
   }
-  PackedWeight fitted(std::string_view gemm) {
+  PackedWeight fitted(std::string_view gemm, parallel::Answer answer = parallel::Answer::kOne) {
     PackedWeight weight = make(WeightOrder::kRowMajor);
-    weight.library = fit_library_gemm(gemm, {device_.get(), stream_.get()}, weight);
+    weight.library = fit_library_gemm(gemm, answer, {device_.get(), stream_.get()}, weight);
     return weight;
   }
   std::vector<float> product(const PackedWeight& weight, int64_t num_rows) {
@@ -96,6 +96,27 @@ TEST(CublasLtGemmDeathTest, ProbeRefusesBitsThatDependOnTheOutputsBeside) {
                   [] { return EmulatedLibrary().fitted("cublaslt-13.1.0/emulator/tp=1"), std::string("fitted"); });
 }
 
+/// The stand-in's first proposal splits k and needs workspace: other bits than one answer's, near the same values.
+TEST(CublasLtGemmDeathTest, AFastAnswerTakesTheFirstProposal) {
+  in_process_with("rows", "other bits, near", [] {
+    EmulatedLibrary library;
+    const PackedWeight weight = library.fitted("cublaslt-13.1.0/emulator/tp=1", parallel::Answer::kFast);
+    const PackedWeight own = library.make(WeightOrder::kFragments);
+    bool same = true;
+    for (int64_t rows : {1, 3, 700, 3}) {
+      const std::vector<float> got = library.product(weight, rows), expected = library.product(own, rows);
+      same = same && got == expected;
+      for (size_t i = 0; i < got.size(); ++i)
+        if (std::abs(got[i] - expected[i]) > 96 * 0x1p-22F * 96)
+          return fmt::format("{} rows: {} at {}, expected about {}", rows, got[i], i, expected[i]);
+    }
+    return std::string(same ? "the same bits" : "other bits, near");
+  });
+  in_process_with("missing", "--answer fast: ", [] {
+    return EmulatedLibrary().fitted("cublaslt-13.1.0/x/tp=1", parallel::Answer::kFast), std::string("fitted");
+  });
+}
+
 TEST(CublasLtGemmDeathTest, OtherVersionsAndMissingLibrariesAreRefused) {
   in_process_with("right", "this rank has cuBLASLt 13.1.0, the world multiplies with cublaslt-12.8.5/x/tp=1",
                   [] { return EmulatedLibrary().fitted("cublaslt-12.8.5/x/tp=1"), std::string("fitted"); });
@@ -108,7 +129,7 @@ TEST(CublasLtGemmDeathTest, OtherVersionsAndMissingLibrariesAreRefused) {
 TEST(LibraryGemm, UnknownNamesAreRefusedWithTheKnownOnes) {
   const PackedWeight weight = make_packed_weight(DType::kBF16, 16, 16, {}, 0, WeightOrder::kRowMajor);
   try {
-    fit_library_gemm("oneblas-1/x", {}, weight);
+    fit_library_gemm("oneblas-1/x", parallel::Answer::kOne, {}, weight);
     ADD_FAILURE() << "not refused";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("cublaslt"), std::string::npos) << error.what();
