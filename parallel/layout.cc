@@ -239,9 +239,10 @@ WeightBytes weight_bytes(const ModelConfig& config, const Layout& layout, int ra
 uint64_t kv_block_bytes(const ModelConfig& config, const Layout& layout, int rank, DType cache) {
   const Range heads = heads_of(config, layout.attention_leaves[static_cast<size_t>(layout.tp_index_of(rank))]);
   const Range layers = layout.stage_layers[static_cast<size_t>(layout.stage_of(rank))];
-  constexpr uint64_t kKeyAndValue = 2;
-  return kKeyAndValue * kBlockTokens * static_cast<uint64_t>(kv_heads_of(config, heads).size()) *
-         static_cast<uint64_t>(config.head_dim) * size_of(cache) * static_cast<uint64_t>(layers.size());
+  constexpr uint64_t kKeyAndValue = 2, kPadding = 16;
+  const uint64_t padded_head_dim = (static_cast<uint64_t>(config.head_dim) + kPadding - 1) / kPadding * kPadding;
+  return kKeyAndValue * kBlockTokens * static_cast<uint64_t>(kv_heads_of(config, heads).size()) * padded_head_dim *
+         size_of(cache) * static_cast<uint64_t>(layers.size());
 }
 
 }  // namespace chorale::parallel

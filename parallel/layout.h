@@ -76,7 +76,8 @@ struct WeightBytes {
 };
 WeightBytes weight_bytes(const ModelConfig& config, const Layout& layout, int rank, DType compute);
 
-/// Bytes of one KV block (16 tokens, K and V) over the layers and KV heads of `rank`.
+/// Bytes of one KV block (16 tokens, K and V) over the layers and KV heads of `rank`, head_dim padded to a multiple of
+/// 16 as a GPU's cache has it (a CPU's, or one of float32, takes less for keys that are padded).
 uint64_t kv_block_bytes(const ModelConfig& config, const Layout& layout, int rank, DType cache);
 constexpr int kBlockTokens = 16;
 
