@@ -2,6 +2,7 @@
 // several ranks and strided matrices; and a row's independence of the others, across kernels. (On a GPU, sums of 16-bit
 // types are compared between its own kernels only: the tensor cores' order is their own.)
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <random>
 
@@ -188,6 +189,54 @@ TEST_F(CudaLinear, ARowDoesNotDependOnTheOthers) {
               << rows << " rows from " << first;
         }
     }
+}
+
+/// Zeros that are multiplied into a tile change no sum, not even a denormal one, which a GPU's tensor cores keep (N1:
+/// what other outputs and rows of a tile multiply does not matter). Weights and x of 2^-67 give a sum of about 2^-130
+/// in the first 16 k; from there on the even outputs and rows are zero, the odd ones are not.
+TEST_F(CudaLinear, AZeroRowKeepsADenormalSum) {
+  constexpr int64_t kOutputs = 48, kFirst = 16, kInputs = 160;
+  const auto values = [&](int64_t rows, int64_t k, uint32_t seed) {
+    std::vector<float> whole = random_floats(rows * kInputs, seed), part;
+    for (int64_t i = 0; i < rows * kInputs; ++i) {
+      float& value = whole[static_cast<size_t>(i)];
+      if (i % kInputs < kFirst) value = (1.0f + std::fabs(value)) * 0x1p-67f;
+      if (i % kInputs >= kFirst && i / kInputs % 2 == 0) value = 0.0f;
+      if (i % kInputs < k) part.push_back(value);
+    }
+    return part;
+  };
+  const auto product = [&](const Kernel<LinearArgs>& kernel, int64_t rows, int64_t k) {
+    PackedWeight w = make_packed_weight(DType::kBF16, kOutputs, k, {}, 0, WeightOrder::kFragments);
+    pack_rows(w, 0, kOutputs, values(kOutputs, k, 1).data());
+    const PackedWeight weight = to_device(w, device_.device(), device_.stream());
+    const std::vector<float> floats = values(rows, k, 2);
+    Tensor x(DType::kBF16, {rows, k});
+    for (size_t i = 0; i < floats.size(); ++i) x.as<BFloat16>()[i] = to_bf16(floats[i]);
+    const Tensor device_x = device_.upload(x);
+    const Tensor out = device_.upload(Tensor(DType::kF32, {rows, kOutputs}));
+    kernel.launch(device_.ctx(), {device_x, &weight, nullptr, out, {}});
+    return device_.download(out);
+  };
+  int num_kernels = 0;
+  for (const Kernel<LinearArgs>& kernel : KernelTable<LinearArgs>::all()) {
+    if (kernel.device != device_.ctx().device || !kernel.name.starts_with("linear_mma")) continue;
+    ++num_kernels;
+    for (int64_t rows : {1, 8, 40}) {
+      SCOPED_TRACE(fmt::format("{}, {} rows", kernel.name, rows));
+      const Tensor want = product(kernel, rows, kFirst), got = product(kernel, rows, kInputs);
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t output = 0; output < kOutputs; ++output) {
+          const int64_t i = row * kOutputs + output;
+          if (row % 2 == 0 || output % 2 == 0) {
+            ASSERT_EQ(std::bit_cast<uint32_t>(got.as<float>()[i]), std::bit_cast<uint32_t>(want.as<float>()[i])) << i;
+          }
+          if (device_.is_emulated()) continue;
+          ASSERT_TRUE(want.as<float>()[i] > 0 && want.as<float>()[i] < 0x1p-126f) << "not a denormal sum";
+        }
+    }
+  }
+  EXPECT_EQ(num_kernels, 2);
 }
 
 TEST_F(CudaLinear, WeightsInPanelsAndInFragmentsGiveTheSameBits) {
