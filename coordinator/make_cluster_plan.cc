@@ -62,8 +62,8 @@ std::string common_gemm(const ClusterRequest& request, const std::vector<WorkerH
   if (first.device == "cpu")
     fail(ErrorCode::kUnsupported, "{}: the ranks compute on the CPU, which has our own GEMM only; use {}", flag,
          instead);
-  if (compute != DType::kBF16)
-    fail(ErrorCode::kUnsupported, "{}: it serves --dtype bf16, this world computes in {}; use {}", flag,
+  if (compute == DType::kF32)
+    fail(ErrorCode::kUnsupported, "{}: it serves --dtype bf16 and f16, this world computes in {}; use {}", flag,
          to_string(compute), instead);
   if (!request.layout.shares.empty() && !is_fast)
     fail(ErrorCode::kInvalidArgument, "--gemm cublaslt needs equal shares; leave out --shares, or use --gemm own");
@@ -192,8 +192,8 @@ void check_options(const ClusterRequest& request, const parallel::ModelConfig& c
   if (request.max_model_len < 0 || request.max_model_len > config.max_positions)
     fail(ErrorCode::kInvalidArgument, "--max-model-len {}: the model has {} positions", request.max_model_len,
          config.max_positions);
-  if (request.dtype && *request.dtype != DType::kF32 && *request.dtype != DType::kBF16)
-    fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16", to_string(*request.dtype));
+  if (request.dtype && *request.dtype != DType::kF32 && *request.dtype != DType::kBF16 && *request.dtype != DType::kF16)
+    fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16, f16", to_string(*request.dtype));
 }
 
 DType compute_type(const ClusterRequest& request, const parallel::ModelConfig& config) {
@@ -227,6 +227,9 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.numerics.compute = compute_type(request, config);
   plan.numerics.cache = plan.numerics.compute;
   plan.numerics.device = common_arithmetic(hellos);
+  if (plan.numerics.compute == DType::kF16 && plan.numerics.device == "cpu")
+    fail(ErrorCode::kUnsupported,
+         "--dtype f16 is for GPUs; CPUs compute in bf16 or f32: use --dtype bf16, or --dtype f32");
   plan.numerics.isa = common_isa(request, hellos, plan.numerics.compute);
   plan.numerics.answer = request.answer;
   plan.numerics.gemm = common_gemm(request, hellos, plan.numerics.compute);

@@ -26,7 +26,7 @@ Gemm gemm_from_string(std::string_view name);
 /// What the user asked for. Zero and empty mean "choose".
 struct ClusterRequest {
   std::string model_path;
-  std::optional<DType> dtype;  // of GEMM inputs and cache; none: f32 for F32 checkpoints, else bf16
+  std::optional<DType> dtype;  // of GEMM inputs and cache; none: f32 for F32 checkpoints, else bf16; f16: on GPUs only
   parallel::LayoutRequest layout;
   int64_t max_model_len = 0;           // tokens; 0: the model's positions
   int max_num_seqs = 64;               // sequences that hold KV blocks at a time

@@ -143,7 +143,8 @@ NumericsClass NumericsClass::decode(ByteReader& in) {
   if (numerics.isa > Isa::kAvx512Bf16) fail(ErrorCode::kCorrupt, "numerics class names an unknown instruction set");
   if (numerics.answer > Answer::kFast) fail(ErrorCode::kCorrupt, "numerics class names an unknown kind of answer");
   for (DType type : {numerics.compute, numerics.cache})
-    if (type != DType::kF32 && type != DType::kBF16) fail(ErrorCode::kCorrupt, "numerics class names an unknown dtype");
+    if (type != DType::kF32 && type != DType::kBF16 && type != DType::kF16)
+      fail(ErrorCode::kCorrupt, "numerics class names an unknown dtype");
   return numerics;
 }
 

@@ -37,7 +37,7 @@ std::string_view to_string(Answer answer);
 Answer answer_from_string(std::string_view name);
 
 struct NumericsClass {
-  DType compute = DType::kF32;  // f32 or bf16: GEMM inputs
+  DType compute = DType::kF32;  // f32, bf16 or, on GPUs, f16: GEMM inputs
   DType cache = DType::kF32;    // K and V
   /// Device::arithmetic of every rank: "cpu", "sm_90", "emulator". What the tensor cores of a GPU model do inside one
   /// instruction is its own; `isa` counts on CPUs only.

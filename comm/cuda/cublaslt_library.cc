@@ -41,9 +41,9 @@ Result<LibraryFacts> facts() {
   return LibraryFacts{table->path, table->version};
 }
 
-const LibraryRegistry::Add kAdd({"cuBLASLt",
-                                 "our own matrix products serve, as they do by default; --gemm cublaslt and --answer fast are refused",
-                                 facts});
+const LibraryRegistry::Add kAdd(
+    {"cuBLASLt", "our own matrix products serve, as they do by default; --gemm cublaslt and --answer fast are refused",
+     facts});
 
 }  // namespace
 

@@ -31,7 +31,8 @@ std::optional<DType> parse_dtype(const std::string& name) {
   if (name == "auto") return std::nullopt;
   if (name == "f32" || name == "float32" || name == "float") return DType::kF32;
   if (name == "bf16" || name == "bfloat16") return DType::kBF16;
-  fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16", name);
+  if (name == "f16" || name == "float16" || name == "half") return DType::kF16;
+  fail(ErrorCode::kInvalidArgument, "--dtype {}: one of auto, f32, bf16, f16", name);
 }
 
 int checked_int(const cxxopts::ParseResult& arguments, const std::string& flag, int low, int high) {
@@ -84,7 +85,7 @@ void add_cluster_options(cxxopts::Options& options) {
       ("model", "Hugging Face folder or .gguf file", cxxopts::value<std::string>())                              //
       ("served-model-name", "name clients use; may be given several times", cxxopts::value<std::string>())       //
       ("chat-template", "Jinja file instead of the model's own", text())                                         //
-      ("dtype", "auto, f32 or bf16: type of GEMM inputs and KV cache", text("auto"))                             //
+      ("dtype", "auto, f32, bf16 or (GPUs) f16: type of GEMM inputs and KV cache", text("auto"))                 //
       ("device", "auto, cpu, cuda, or emulator (runs the GPU's kernels on the CPU, for tests)", text("auto"))    //
       ("isa", "at most this instruction set: scalar, avx2, avx512, avx512_bf16", cxxopts::value<std::string>())  //
       ("gemm", "own, or cublaslt for column-parallel weights on GPUs: one answer for each tp, not across them",

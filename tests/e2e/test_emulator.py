@@ -183,6 +183,28 @@ def test_a_fast_answer_is_refused_where_nothing_makes_it_fast(tensor_core_model,
     assert done.returncode != 0 and word in done.stderr and "--answer one" in done.stderr, done.stderr
 
 
+def test_float16_gives_one_answer_near_the_cpu_s(tensor_core_model, tmp_path):
+    """f16 has three more bits than bf16: nearer to float32 on the CPU."""
+    jobs = make_jobs(384)
+    flags = ("--dtype", "float16")
+    alone, text, done = generate(tensor_core_model, jobs, tmp_path, *EMULATOR, *flags, "--max-num-seqs", 1)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for tp, pp, chunk in ((2, 2, 512), (3, 1, 7)):
+        assert generate(tensor_core_model, jobs, tmp_path, *EMULATOR, *flags, "--tp", tp, "--pp", pp,
+                        "--max-num-batched-tokens", chunk, ranks=tp * pp)[1] == text
+    on_cpu, _, _ = generate(tensor_core_model, jobs[:2], tmp_path, "--device", "cpu", "--dtype", "f32")
+    for got, want in zip(alone[:2], on_cpu, strict=True):
+        assert got["token_ids"] == want["token_ids"]
+        assert got["logprobs"] == pytest.approx(want["logprobs"], abs=BF16_TOLERANCE / 4)
+
+
+def test_float16_is_refused_on_a_cpu(tensor_core_model, tmp_path):
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text(json.dumps(make_jobs(384)[1]) + "\n")
+    done = run("generate", "--model", tensor_core_model, "--jobs", jobs, "--device", "cpu", "--dtype", "float16")
+    assert done.returncode != 0 and "use --dtype bf16" in done.stderr, done.stderr
+
+
 def test_an_unknown_device_is_refused(tensor_core_model, tmp_path):
     jobs = tmp_path / "jobs.jsonl"
     jobs.write_text(json.dumps(make_jobs(384)[1]) + "\n")

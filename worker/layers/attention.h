@@ -17,7 +17,7 @@ std::shared_ptr<const RopeTable> make_rope(const StageParts& parts);
 class Attention {
  public:
   Attention(const StageParts& parts, int64_t layer, std::shared_ptr<const RopeTable> rope);
-  /// residual += attention(x) wo^T (+ bias), then normed = next(residual). x and normed: f32 | bf16 [num_tokens,
+  /// residual += attention(x) wo^T (+ bias), then normed = next(residual). x and normed: the compute type [num_tokens,
   /// hidden], which may be one matrix; residual: f32 [num_tokens, hidden].
   void add_to(Step& step, MatrixView x, MatrixView residual, const Norm& next, MatrixView normed) const;
 

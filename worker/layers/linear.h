@@ -18,7 +18,7 @@ class ColumnParallelLinear {
   /// `bias` may be null; it is fused as the weight is.
   ColumnParallelLinear(const PackedWeight& weight, const float* bias) : weight_(&weight), bias_(bias) {}
   int64_t num_outputs() const { return weight_->n; }
-  void forward(Step& step, MatrixView x, MatrixView out) const;  // f32 | bf16 [rows, k] -> f32 [rows, n]
+  void forward(Step& step, MatrixView x, MatrixView out) const;  // the compute type [rows, k] -> f32 [rows, n]
 
  private:
   const PackedWeight* weight_;
@@ -31,9 +31,9 @@ class RowParallelLinear {
   /// null) is added after the root, alike on every rank.
   RowParallelLinear(const PackedWeight& weight, const float* bias, const std::vector<comm::LeafRange>& runs,
                     comm::Communicator& group, parallel::Answer answer);
-  /// residual += x W^T + bias, equal bits on every rank. f32 | bf16 [rows, local k], f32 [rows, n].
+  /// residual += x W^T + bias, equal bits on every rank. x: the compute type [rows, local k]; f32 [rows, n].
   void add_to(Step& step, MatrixView x, MatrixView residual) const { add_to(step, x, residual, nullptr, {}); }
-  /// The same, and normed = next(residual) (f32 | bf16 [rows, n]) while the rows are at hand; `next` may be null.
+  /// The same, and normed = next(residual) (the compute type [rows, n]) while the rows are at hand; `next` may be null.
   void add_to(Step& step, MatrixView x, MatrixView residual, const Norm* next, MatrixView normed) const;
 
  private:

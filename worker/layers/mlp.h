@@ -10,7 +10,8 @@ namespace chorale::worker {
 class Mlp {
  public:
   Mlp(const StageParts& parts, int64_t layer);
-  /// residual += w_down(silu(w_gate x) * w_up x), or w_down(activation(w_up x)). x: f32 | bf16 [num_tokens, hidden].
+  /// residual += w_down(silu(w_gate x) * w_up x), or w_down(activation(w_up x)). x: the compute type [num_tokens,
+  /// hidden].
   void add_to(Step& step, MatrixView x, MatrixView residual) const;
 
  private:

@@ -12,7 +12,8 @@ class Norm {
  public:
   /// `member` names the weight (kAttnNorm, kFfnNorm, kFinalNorm), `bias` its bias where the model has one.
   Norm(const StageParts& parts, parallel::Member member, parallel::Member bias, int64_t layer);
-  void forward(Step& step, MatrixView x, MatrixView out) const;  // f32 [rows, hidden] -> f32 | bf16 [rows, hidden]
+  void forward(Step& step, MatrixView x,
+               MatrixView out) const;  // f32 [rows, hidden] -> the compute type [rows, hidden]
   /// residual += sum + bias (f32 [rows, hidden], bias may be null), then out = forward(residual): one pass over the
   /// rows.
   void add_and_forward(Step& step, MatrixView residual, MatrixView sum, const float* bias, MatrixView out) const;

@@ -9,7 +9,7 @@ void activation(OpContext& ctx, const ActivationArgs& args) {
   check_matrix(ctx, args.x, args.x.rows, args.x.cols);
   check_matrix(ctx, args.out, args.x.rows, args.x.cols);
   check_f32(args.x);
-  check_f32_or_bf16(args.out);
+  check_compute_type(args.out);
   if (args.out.rows == 0) return;
   select_kernel(ctx, args).launch(ctx, args);
 }

@@ -13,7 +13,7 @@ namespace chorale::worker {
 struct ActivationArgs {
   parallel::Activation function = parallel::Activation::kGeluTanh;
   MatrixView x;    // f32 [rows, n]
-  MatrixView out;  // f32 | bf16 [rows, n]; may be x when f32
+  MatrixView out;  // f32 | bf16 | (devices) f16 [rows, n]; may be x when f32
 };
 void activation(OpContext& ctx, const ActivationArgs& args);
 

@@ -39,7 +39,7 @@ void attention(OpContext& ctx, const AttentionArgs& args) {
   check_matrix(ctx, args.q, args.q.rows, width);
   check_matrix(ctx, args.out, args.q.rows, width);
   check_f32(args.q);
-  check_f32_or_bf16(args.out);
+  check_compute_type(args.out);
   CHECK(args.window >= 0 && args.softcap >= 0.0f);
   if (args.q.rows == 0 || args.num_heads == 0) return;
   CHECK(args.kv_head_of != nullptr && args.query_start != nullptr && args.context_len != nullptr &&

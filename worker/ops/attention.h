@@ -52,7 +52,7 @@ struct AttentionArgs {
   float softcap = 0.0f;  // 0: none
   int window = 0;        // 0: none
   AttentionMask mask = AttentionMask::kCausal;
-  MatrixView out;  // f32 | bf16 [rows, num_heads * head_dim]
+  MatrixView out;  // f32 | bf16 | (devices) f16 [rows, num_heads * head_dim]
 
   // Only devices read these, and only speed depends on them. A sequence of few rows is cut: a warp takes each split and
   // leaves a partial in scratch.

@@ -13,7 +13,7 @@ struct LayerNormArgs {
   const float* weight = nullptr;  // [dim]
   const float* bias = nullptr;    // [dim] or null
   float eps = 1e-5f;
-  MatrixView out;  // f32 | bf16 [rows, dim]
+  MatrixView out;  // f32 | bf16 | (devices) f16 [rows, dim]
 };
 void layer_norm(OpContext& ctx, const LayerNormArgs& args);
 

@@ -11,7 +11,7 @@ void residual_norm(OpContext& ctx, const ResidualNormArgs& args) {
   check_matrix(ctx, args.out, args.residual.rows, args.residual.cols);
   check_f32(args.residual);
   check_f32(args.sum);
-  check_f32_or_bf16(args.out);
+  check_compute_type(args.out);
   CHECK_GT(args.residual.cols, 0);
   CHECK(args.weight != nullptr);
   CHECK(args.kind == parallel::NormKind::kLayer || args.bias == nullptr);

@@ -18,7 +18,7 @@ struct ResidualNormArgs {
   const float* weight = nullptr;    // [dim]
   const float* bias = nullptr;      // [dim] or null; of layer norms only
   float eps = 1e-5f;
-  MatrixView out;  // f32 | bf16 [rows, dim]; not the residual's memory
+  MatrixView out;  // f32 | bf16 | (devices) f16 [rows, dim]; not the residual's memory
 };
 void residual_norm(OpContext& ctx, const ResidualNormArgs& args);
 

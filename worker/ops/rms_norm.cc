@@ -9,7 +9,7 @@ void rms_norm(OpContext& ctx, const RmsNormArgs& args) {
   check_matrix(ctx, args.x, args.x.rows, args.x.cols);
   check_matrix(ctx, args.out, args.x.rows, args.x.cols);
   check_f32(args.x);
-  check_f32_or_bf16(args.out);
+  check_compute_type(args.out);
   CHECK_GT(args.dim, 0);
   CHECK_EQ(args.x.cols % args.dim, 0);
   CHECK(args.weight != nullptr);

@@ -14,7 +14,7 @@ struct RmsNormArgs {
   const float* weight = nullptr;  // [dim]
   int64_t dim = 0;
   float eps = 1e-5f;
-  MatrixView out;  // f32 | bf16 [rows, groups * dim]
+  MatrixView out;  // f32 | bf16 | (devices) f16 [rows, groups * dim]
 };
 void rms_norm(OpContext& ctx, const RmsNormArgs& args);
 

@@ -11,7 +11,7 @@ void silu_mul(OpContext& ctx, const SiluMulArgs& args) {
   check_matrix(ctx, args.out, args.gate.rows, args.gate.cols);
   check_f32(args.gate);
   check_f32(args.up);
-  check_f32_or_bf16(args.out);
+  check_compute_type(args.out);
   if (args.out.rows == 0) return;
   select_kernel(ctx, args).launch(ctx, args);
 }

@@ -10,7 +10,7 @@ namespace chorale::worker {
 struct SiluMulArgs {
   MatrixView gate;  // f32 [rows, n]
   MatrixView up;    // f32 [rows, n]
-  MatrixView out;   // f32 | bf16 [rows, n]
+  MatrixView out;   // f32 | bf16 | (devices) f16 [rows, n]
 };
 void silu_mul(OpContext& ctx, const SiluMulArgs& args);
 

@@ -140,6 +140,26 @@ TEST(MakeClusterPlan, AFastAnswerNeedsGpusWithCublasLt) {
   EXPECT_THROW(parallel::answer_from_string("quick"), Error);
 }
 
+TEST(MakeClusterPlan, Float16IsForGpus) {
+  auto hellos = toy_hellos(2, 2);
+  ClusterRequest request = request_of(2, 1);
+  request.dtype = DType::kF16;
+  try {
+    make_cluster_plan(request, toy_config(), hellos, 1);
+    ADD_FAILURE() << "not refused";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("use --dtype bf16"), std::string::npos) << error.what();
+  }
+  for (WorkerHello& hello : hellos) hello.device = hello.device_arithmetic = "emulator";
+  const parallel::NumericsClass numerics = make_cluster_plan(request, toy_config(), hellos, 1).numerics;
+  EXPECT_NE(numerics.to_string().find("f16/cache=f16/emulator/"), std::string::npos) << numerics.to_string();
+  ByteWriter out;
+  numerics.encode(out);
+  const Bytes bytes = out.take();
+  ByteReader in(bytes);
+  EXPECT_EQ(parallel::NumericsClass::decode(in).compute, DType::kF16);
+}
+
 TEST(MakeClusterPlan, DoesNotSpinWhereThreadsExceedCores) {
   ClusterRequest request = request_of(4, 1);
   request.threads = 3;

@@ -203,7 +203,7 @@ inline std::vector<Model> mma_models(Types types = Types::kBoth) {
   std::vector<Model> models{{.kv_head_of = groups(2, 4), .head_dim = 64},
                             {.kv_head_of = groups(2, 1), .head_dim = 80, .window = 40},
                             {.kv_head_of = {1, 1, 1, 3}, .head_dim = 96, .softcap = 2.0f, .out = DType::kBF16},
-                            {.kv_head_of = groups(1, 3), .head_dim = 128, .window = 270},
+                            {.kv_head_of = groups(1, 3), .head_dim = 128, .window = 270, .out = DType::kF16},
                             {.kv_head_of = groups(1, 8), .head_dim = 128},
                             {.kv_head_of = groups(1, 1), .head_dim = 256, .softcap = 30.0f},
                             {.kv_head_of = groups(1, 20), .head_dim = 64, .window = 300}};

@@ -64,7 +64,8 @@ struct Reference {
 ///   6 e of itself and of softcap, so w_j relatively by twice the largest d of these, to first order;
 ///   exp by 8 e, in the sum of w_j v_j and in that of w_j, and p's rounding, in the first only, by u, and by 2^-25
 ///   absolutely where p is tiny in float16 (p <= 1, their sum >= 1); adding n values, rescaling and folding at most
-///   (n + n / 16 + n / 256 + 8) 2 e; rounding out to bfloat16: 2^-8 of what is rounded.
+///   (n + n / 16 + n / 256 + 8) 2 e; rounding out to bfloat16: 2^-8 of what is rounded; to float16 2^-11, or 2^-25
+///   where that is tiny.
 /// bfloat16 has 8 significant bits, the hidden one included, and float16 has 11: rounded to nearest, a number is off by
 /// half of a spacing of at most 2^-7, or 2^-10, of itself: u = 2^-8, or 2^-11.
 inline std::vector<Reference> reference(const Model& m, const Text& text, int position, int context, int head,
@@ -102,7 +103,10 @@ inline std::vector<Reference> reference(const Model& m, const Text& text, int po
     const double n = end - begin, tiny = m.cache == DType::kF16 ? n * 0x1p-25 : 0;
     const double relative = 2 * worst + 2 * 8 * e + u + (n + n / 16 + n / 256 + 8) * 2 * e;
     const double bound = size / sum * relative * 1.01 + tiny;
-    const double half_spacing = m.out == DType::kBF16 ? (std::fabs(out / sum) + bound) * 0x1p-8 : 0;
+    const double rounded_to = std::fabs(out / sum) + bound;
+    const double half_spacing = m.out == DType::kBF16  ? rounded_to * 0x1p-8
+                                : m.out == DType::kF16 ? rounded_to * 0x1p-11 + 0x1p-25
+                                                       : 0;
     references.push_back({out / sum, bound + half_spacing});
   }
   return references;
@@ -110,6 +114,7 @@ inline std::vector<Reference> reference(const Model& m, const Text& text, int po
 
 inline float element_of(const Tensor& t, int64_t row, int64_t column) {
   const int64_t i = row * t.shape()[1] + column;
+  if (t.view().dtype == DType::kF16) return to_float(t.as<Float16>()[i]);
   return t.view().dtype == DType::kBF16 ? to_float(t.as<BFloat16>()[i]) : t.as<float>()[i];
 }
 

@@ -13,7 +13,11 @@ TEST(CudaAttention, GenericKernelGivesTheScalarBits) {
   const std::vector<Model> models{
       {.kv_head_of = groups(2, 2), .head_dim = 16},
       {.kv_head_of = {0, 0, 0, 1}, .head_dim = 7, .window = 40, .out = DType::kBF16},
-      {.kv_head_of = groups(1, 3), .head_dim = 64, .cache = DType::kBF16, .order = KvOrder::kFragments},
+      {.kv_head_of = groups(1, 3),
+       .head_dim = 64,
+       .cache = DType::kBF16,
+       .order = KvOrder::kFragments,
+       .out = DType::kF16},
       {.kv_head_of = groups(1, 4), .head_dim = 80, .cache = DType::kBF16, .softcap = 2.0f, .out = DType::kBF16},
       {.kv_head_of = groups(2, 1), .head_dim = 7, .cache = DType::kF16, .order = KvOrder::kFragments, .window = 300},
       {.kv_head_of = groups(1, 2), .head_dim = 96, .mask = AttentionMask::kFull},

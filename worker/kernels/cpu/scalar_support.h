@@ -27,6 +27,8 @@ inline float fold_max(float (&lane)[kLanes]) {
 inline void store(const MatrixView& m, int64_t row, int64_t col, float value) {
   if (m.dtype == DType::kBF16)
     m.row<BFloat16>(row)[col] = to_bf16(value);
+  else if (m.dtype == DType::kF16)  // devices only; here for their tests
+    m.row<Float16>(row)[col] = to_f16(value);
   else
     m.row<float>(row)[col] = value;
 }

@@ -12,8 +12,9 @@ namespace chorale::worker::inline SIMT {
 template <typename T>
 struct AttentionBatch {
   Rows<const float> q;
-  Rows<float> out_f32;  // one of the two is set
+  Rows<float> out_f32;  // one of the three is set
   Rows<BFloat16> out_bf16;
+  Rows<Float16> out_f16;
   const T* k;
   const T* v;
   KvPlace place;
@@ -32,10 +33,12 @@ struct AttentionBatch {
   /// Blocks of one sequence's table.
   __device__ const int32_t* blocks_of(int sequence) const { return block_table + sequence * block_table_stride; }
   __device__ void store_out(int64_t row, int64_t column, float value) const {
-    if (out_f32.data != nullptr)
-      store(out_f32.row(row)[column], value);
-    else
+    if (out_bf16.data != nullptr)
       store(out_bf16.row(row)[column], value);
+    else if (out_f16.data != nullptr)
+      store(out_f16.row(row)[column], value);
+    else
+      store(out_f32.row(row)[column], value);
   }
 };
 
@@ -44,10 +47,11 @@ AttentionBatch<T> batch_of(const AttentionArgs& args) {
   const KvLayer& cache = args.cache;
   AttentionBatch<T> batch{};
   batch.q = rows_of<const float>(args.q);
-  if (args.out.dtype == DType::kF32)
-    batch.out_f32 = rows_of<float>(args.out);
-  else
-    batch.out_bf16 = rows_of<BFloat16>(args.out);
+  switch (args.out.dtype) {
+    case DType::kBF16: batch.out_bf16 = rows_of<BFloat16>(args.out); break;
+    case DType::kF16: batch.out_f16 = rows_of<Float16>(args.out); break;
+    default: batch.out_f32 = rows_of<float>(args.out);
+  }
   batch.k = static_cast<const T*>(cache.k.data);
   batch.v = static_cast<const T*>(cache.v.data);
   batch.place = {cache.order, cache.head_dim, static_cast<int>(cache.padded_head_dim())};

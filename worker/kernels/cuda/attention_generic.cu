@@ -178,11 +178,7 @@ void launch_as(OpContext& ctx, const AttentionArgs& args) {
 }
 
 void attention_launch(OpContext& ctx, const AttentionArgs& args) {
-  switch (args.cache.dtype()) {
-    case DType::kBF16: return launch_as<BFloat16>(ctx, args);
-    case DType::kF16: return launch_as<Float16>(ctx, args);
-    default: return launch_as<float>(ctx, args);
-  }
+  as_type(args.cache.dtype(), [&](auto type) { launch_as<decltype(type)>(ctx, args); });
 }
 
 const KernelTable<AttentionArgs>::Add kAdd({"attention_generic", kKernelDevice, parallel::Isa::kScalar, 0, supports_all,

@@ -88,8 +88,7 @@ void launch_activation(OpContext& ctx, parallel::Activation function, const Matr
 void launch_activation(OpContext& ctx, parallel::Activation function, const MatrixView& x, const MatrixView& up,
                        const MatrixView& out) {
   if (x.cols == 0) return;
-  out.dtype == DType::kBF16 ? launch_activation<BFloat16>(ctx, function, x, up, out)
-                            : launch_activation<float>(ctx, function, x, up, out);
+  as_type(out.dtype, [&](auto type) { launch_activation<decltype(type)>(ctx, function, x, up, out); });
 }
 
 void silu_mul_launch(OpContext& ctx, const SiluMulArgs& args) {
@@ -122,18 +121,11 @@ void cast_as(OpContext& ctx, const CastArgs& args) {
   launch(ctx, cast_kernel<In, Out>, quad_launch(grid, args.x.rows),
          CastParams<In, Out>{rows_of<const In>(args.x), rows_of<Out>(args.out), grid});
 }
-template <typename In>
-void cast_from(OpContext& ctx, const CastArgs& args) {
-  args.out.dtype == DType::kBF16 ? cast_as<In, BFloat16>(ctx, args) : cast_as<In, float>(ctx, args);
-}
 void cast_launch(OpContext& ctx, const CastArgs& args) {
   if (args.x.cols == 0) return;
-  if (args.x.dtype == DType::kBF16)
-    cast_from<BFloat16>(ctx, args);
-  else if (args.x.dtype == DType::kF16)
-    cast_from<Float16>(ctx, args);
-  else
-    cast_from<float>(ctx, args);
+  as_type(args.x.dtype, [&](auto in) {
+    as_type(args.out.dtype, [&](auto out) { cast_as<decltype(in), decltype(out)>(ctx, args); });
+  });
 }
 
 constexpr auto kIsa = parallel::Isa::kScalar;

@@ -40,12 +40,7 @@ void launch_as(OpContext& ctx, const EmbeddingArgs& args) {
 
 void embedding_launch(OpContext& ctx, const EmbeddingArgs& args) {
   if (args.out.cols == 0) return;
-  if (args.table.dtype == DType::kBF16)
-    launch_as<BFloat16>(ctx, args);
-  else if (args.table.dtype == DType::kF16)
-    launch_as<Float16>(ctx, args);
-  else
-    launch_as<float>(ctx, args);
+  as_type(args.table.dtype, [&](auto type) { launch_as<decltype(type)>(ctx, args); });
 }
 
 const KernelTable<EmbeddingArgs>::Add kAdd({"embedding_quads", kKernelDevice, parallel::Isa::kScalar, 0, supports_all,

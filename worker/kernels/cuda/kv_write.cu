@@ -49,11 +49,7 @@ void launch_as(OpContext& ctx, const KvWriteArgs& args) {
 }
 
 void kv_write_launch(OpContext& ctx, const KvWriteArgs& args) {
-  switch (args.cache.dtype()) {
-    case DType::kBF16: return launch_as<BFloat16>(ctx, args);
-    case DType::kF16: return launch_as<Float16>(ctx, args);
-    default: return launch_as<float>(ctx, args);
-  }
+  as_type(args.cache.dtype(), [&](auto type) { launch_as<decltype(type)>(ctx, args); });
 }
 
 const KernelTable<KvWriteArgs>::Add kAdd({"kv_write_elements", kKernelDevice, parallel::Isa::kScalar, 0, supports_all,

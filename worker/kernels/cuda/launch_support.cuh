@@ -28,4 +28,16 @@ __device__ __forceinline__ void store(float& to, float value) { to = value; }
 __device__ __forceinline__ void store(BFloat16& to, float value) { to = to_bf16(value); }
 __device__ __forceinline__ void store(Float16& to, float value) { to = to_f16(value); }
 
+/// fn(T()) for the element type T that `dtype` names: float32, bf16 or f16.
+template <typename Fn>
+void as_type(DType dtype, const Fn& fn) {
+  switch (dtype) {
+    case DType::kBF16: return fn(BFloat16());
+    case DType::kF16: return fn(Float16());
+    default: break;
+  }
+  CHECK(dtype == DType::kF32);
+  fn(float());
+}
+
 }  // namespace chorale::worker::inline SIMT

@@ -139,7 +139,7 @@ void launch_as(OpContext& ctx, const NormCall& call) {
                      call.dim, call.eps, call.kind, staged, aligned});
 }
 void launch_norm(OpContext& ctx, const NormCall& call) {
-  call.out.dtype == DType::kBF16 ? launch_as<BFloat16>(ctx, call) : launch_as<float>(ctx, call);
+  as_type(call.out.dtype, [&](auto type) { launch_as<decltype(type)>(ctx, call); });
 }
 
 void rms_norm_launch(OpContext& ctx, const RmsNormArgs& args) {
