@@ -1,9 +1,10 @@
 #include "worker/ops/linear_int8.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "worker/ops/door.h"
 #include "worker/ops/kernel.h"
+#include "worker/ops/packed_weight.h"
 
 namespace chorale::worker {
 
@@ -22,10 +23,7 @@ int64_t Int8Weight::padded_leaf_begin(int leaf) const {
 
 Int8Weight make_int8_weight(int64_t n, int64_t k, std::vector<int64_t> leaf_begin, int first_leaf,
                             int64_t block_offset) {
-  if (leaf_begin.empty()) leaf_begin = {0, k};
-  const bool ascends = std::is_sorted(leaf_begin.begin(), leaf_begin.end());
-  if (n < 0 || k < 0 || leaf_begin.size() < 2 || leaf_begin.front() != 0 || leaf_begin.back() != k || !ascends)
-    fail(ErrorCode::kInvalidArgument, "a weight of {} inputs needs leaves that ascend from 0 to {}", k, k);
+  leaf_begin = checked_leaves(n, k, std::move(leaf_begin));
   if (block_offset < 0 || block_offset >= Int8Weight::kBlock)
     fail(ErrorCode::kInvalidArgument, "an offset in a block of {} cannot be {}", Int8Weight::kBlock, block_offset);
   Int8Weight weight;
@@ -72,16 +70,9 @@ Int8Weight to_device(const Int8Weight& weight, Device& device, Stream& stream) {
 }
 
 void linear_int8(OpContext& ctx, const LinearInt8Args& args) {
-  CHECK(args.weight != nullptr);
-  const Int8Weight& w = *args.weight;
-  const int64_t num_nodes = args.nodes.empty() ? 1 : static_cast<int64_t>(args.nodes.size());
-  check_matrix(ctx, args.x, args.x.rows, w.k);
-  check_matrix(ctx, args.out, num_nodes * args.x.rows, w.n);
+  check_linear(ctx, args);
   check_f32(args.x);
-  check_f32(args.out);
-  CHECK(args.bias == nullptr || num_nodes == 1);
-  check_nodes(args.nodes, w.first_leaf, w.num_leaves());
-  if (args.x.rows == 0 || w.n == 0) return;
+  if (args.x.rows == 0 || args.weight->n == 0) return;
   select_kernel(ctx, args).launch(ctx, args);
 }
 

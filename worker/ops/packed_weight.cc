@@ -119,13 +119,18 @@ WeightOrder weight_order(DeviceKind device, DType dtype) {
   return device == DeviceKind::kCpu || dtype == DType::kF32 ? WeightOrder::kPanels : WeightOrder::kFragments;
 }
 
-PackedWeight make_packed_weight(DType dtype, int64_t n, int64_t k, std::vector<int64_t> leaf_begin, int first_leaf,
-                                WeightOrder order) {
-  check_format(dtype, order);
+std::vector<int64_t> checked_leaves(int64_t n, int64_t k, std::vector<int64_t> leaf_begin) {
   if (leaf_begin.empty()) leaf_begin = {0, k};
   const bool ascends = std::is_sorted(leaf_begin.begin(), leaf_begin.end());
   if (n < 0 || k < 0 || leaf_begin.size() < 2 || leaf_begin.front() != 0 || leaf_begin.back() != k || !ascends)
     fail(ErrorCode::kInvalidArgument, "a weight of {} inputs needs leaves that ascend from 0 to {}", k, k);
+  return leaf_begin;
+}
+
+PackedWeight make_packed_weight(DType dtype, int64_t n, int64_t k, std::vector<int64_t> leaf_begin, int first_leaf,
+                                WeightOrder order) {
+  check_format(dtype, order);
+  leaf_begin = checked_leaves(n, k, std::move(leaf_begin));
   if (order == WeightOrder::kRowMajor && leaf_begin.size() != 2)
     fail(ErrorCode::kInvalidArgument, "a weight in rows has one leaf, not {}", leaf_begin.size() - 1);
   PackedWeight weight;

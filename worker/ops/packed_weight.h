@@ -56,6 +56,10 @@ struct PackedWeight {
   int64_t padded_leaf_begin(int leaf) const;
 };
 
+/// Where leaves of k start, as given or, where nothing is, one. Throws Error{kInvalidArgument} unless they ascend from
+/// 0 to k.
+std::vector<int64_t> checked_leaves(int64_t n, int64_t k, std::vector<int64_t> leaf_begin);
+
 /// Zeroed weight of the right size. `leaf_begin` empty: one leaf, k not cut (column-parallel weights).
 /// Throws Error{kInvalidArgument} for leaves that do not ascend from 0 to k, Error{kResourceExhausted} without memory.
 PackedWeight make_packed_weight(DType dtype, int64_t n, int64_t k, std::vector<int64_t> leaf_begin = {},

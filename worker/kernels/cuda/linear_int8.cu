@@ -104,15 +104,9 @@ template <int kNumRows>
 void launch_few(OpContext& ctx, const LinearInt8Args& args) {
   constexpr int kMostTiles = 2;
   const Int8Weight& w = *args.weight;
-  FewRowsParams<Int8Tile<kNumRows>> p;
+  auto p = linear_params<FewRowsParams<Int8Tile<kNumRows>>, float>(args);
   p.weight = {static_cast<const unsigned char*>(w.values.view().data), w.scales.as<float>(), w.values.shape()[1],
               static_cast<int>(w.block_offset)};
-  p.x = rows_of<const float>(args.x);
-  p.out = rows_of<float>(args.out);
-  p.bias = args.bias;
-  p.rows = args.x.rows;
-  p.n = w.n;
-  p.plan = make_linear_plan(w, args.nodes);
   launch_few_rows(ctx, p, kMostTiles);
 }
 

@@ -165,14 +165,8 @@ using TreeTile = ManyRowsTile<T, 2, 4, 4, 2, LinearPlan::kMaxPending, 1>;
 template <typename Params, typename T>
 Params params_of(const LinearArgs& args) {
   const PackedWeight& w = *args.weight;
-  Params p;
+  auto p = linear_params<Params, T>(args);
   p.weight = {static_cast<const T*>(w.data.view().data), w.padded_k() / kStep, w.padded_n() / kTileOutputs};
-  p.x = rows_of<const T>(args.x);
-  p.out = rows_of<float>(args.out);
-  p.bias = args.bias;
-  p.rows = args.x.rows;
-  p.n = w.n;
-  p.plan = make_linear_plan(w, args.nodes);
   return p;
 }
 

@@ -148,14 +148,8 @@ struct ManyRowsTile {
 template <typename Params>
 Params params_of(const LinearArgs& args) {
   const PackedWeight& w = *args.weight;
-  Params p;
+  auto p = linear_params<Params, float>(args);
   p.weight = {w.data.as<float>(), w.k, w.padded_n()};
-  p.x = rows_of<const float>(args.x);
-  p.out = rows_of<float>(args.out);
-  p.bias = args.bias;
-  p.rows = args.x.rows;
-  p.n = w.n;
-  p.plan = make_linear_plan(w, args.nodes);
   return p;
 }
 

@@ -22,6 +22,19 @@ __device__ __forceinline__ Bytes16 load_shared_16(const void* p) {
 }
 __device__ __forceinline__ Bytes16* at_16(void* base, int64_t index) { return static_cast<Bytes16*>(base) + index; }
 
+/// A launch's parameters but for the weight, which is the kernel's own way to see it. T: element of x.
+template <typename Params, typename T, typename Args>
+Params linear_params(const Args& args) {
+  Params p;
+  p.x = rows_of<const T>(args.x);
+  p.out = rows_of<float>(args.out);
+  p.bias = args.bias;
+  p.rows = args.x.rows;
+  p.n = args.weight->n;
+  p.plan = make_linear_plan(*args.weight, args.nodes);
+  return p;
+}
+
 /// Where a lane of leaves stands: `group` padded k of one leaf are a turn.
 template <int kGroup>
 struct LeafCursor {
