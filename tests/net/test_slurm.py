@@ -111,6 +111,8 @@ def slurm(tmp_path_factory):
                                    f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munge.seed"], env=environment, start_new_session=True,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         world.daemons.append(munged)
+        subprocess.run(["sh", "-c", f"until munge --socket={folder}/munge.socket --no-input; do :; done"], check=True, timeout=20, env=environment,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         world.start("n1", "slurmctld", "-D", "-i", "-v", until="Running as primary controller")
         for host in ADDRESSES:
             world.start(host, "slurmd", "-D", "-N", host, until="slurmd started")
