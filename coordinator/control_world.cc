@@ -98,6 +98,7 @@ void ControlWorld::form(const ClusterRequest& request, const parallel::ModelConf
   std::vector<WorkerHello> hellos(static_cast<size_t>(request.layout.tp * request.layout.pp));
   await_hellos(hellos, join_deadline, forming);
   plan_ = make_cluster_plan(request, config, hellos, kFirstEpoch);
+  if (const std::string why = choose_device_comm(request.comm, hellos).why_not_nccl; !why.empty()) log_warn("{}", why);
   server_->broadcast(MessageType::kClusterPlan, plan_.encode());
   await_ready(hellos, forming);
 }

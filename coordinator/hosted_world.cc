@@ -49,6 +49,7 @@ WorkerStart worker_start(const Rendezvous& rendezvous, const ClusterRequest& req
   start.secret = rendezvous.secret;
   start.epoch = rendezvous.epoch;
   start.device = request.device.value_or(best_device());
+  start.comm = request.comm;
   start.threads = request.threads;
   start.looks_for_cublaslt = needed_gemm(request) == Gemm::kCublasLt;
   return start;

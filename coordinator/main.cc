@@ -36,6 +36,7 @@ chorale::worker::WorkerOptions worker_options(const coordinator::WorkerStart& st
   options.secret = start.secret;
   options.epoch = start.epoch;
   options.device = start.device;
+  options.comm = start.comm;
   options.threads = start.threads;
   options.record_path = start.record_path;
   options.looks_for_cublaslt = start.looks_for_cublaslt;

@@ -9,6 +9,7 @@
 #include "comm/base/error.h"
 #include "comm/base/version.h"
 #include "comm/cuda/cublaslt_library.h"
+#include "comm/cuda/nccl_library.h"
 #include "parallel/architecture.h"
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/device_memory.h"
@@ -93,8 +94,10 @@ uint64_t kv_room(const ClusterRequest& request, const ClusterPlan& plan, const s
     return other.host == hello.host && other.device_identity == hello.device_identity;
   });
   const uint64_t share = parallel::usable_device_bytes(hello.device_free_bytes) / static_cast<uint64_t>(sharers);
-  const uint64_t taken = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident +
-                         device_extra_bytes(plan.config, plan.layout, hello.rank, plan.max_num_batched_tokens);
+  uint64_t taken = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident +
+                   device_extra_bytes(plan.config, plan.layout, hello.rank, plan.max_num_batched_tokens);
+  if (plan.device_comm == parallel::DeviceComm::kNccl)
+    taken += nccl_bytes(plan.config, plan.layout, hello.rank, plan.max_num_batched_tokens);
   return share > taken ? share - taken : 0;
 }
 
@@ -241,6 +244,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.max_num_batched_tokens = request.max_num_batched_tokens;
   plan.threads = threads_of(request, hellos);
   plan.spin_us = kSpinUs;
+  plan.device_comm = choose_device_comm(request.comm, hellos).comm;
   for (const WorkerHello& hello : hellos)
     if (hello.ranks_on_host * plan.threads > hello.num_cores) plan.spin_us = 0;
   const KvBudget budget = kv_budget(request, plan, hellos);
@@ -272,6 +276,7 @@ WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wa
   hello.device_name = opened->name();
   hello.device_identity = opened->identity();
   if (gemm == Gemm::kCublasLt) hello.cublaslt_version = cublaslt_version(device);
+  if (num_ranks > 1) hello.nccl_version = nccl_version(device);
   if (device == DeviceKind::kCuda) hello.device_free_bytes = opened->memory().free_bytes;
   return hello;
 }

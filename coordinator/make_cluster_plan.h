@@ -38,6 +38,7 @@ struct ClusterRequest {
   std::optional<DeviceKind> device;    // none: each rank takes the best of its host
   Gemm gemm = Gemm::kOwn;              // kCublasLt: every rank must have the same version of it
   parallel::Answer answer = parallel::Answer::kOne;  // kFast: on GPUs, with cuBLASLt; `gemm` does not count
+  std::optional<parallel::DeviceComm> comm;          // none: parallel/device_comm.h chooses
   std::string control_host;                          // address of the control link
   int control_port = 0;
 };

@@ -49,7 +49,8 @@ std::vector<std::string> mpirun_command(const StartedWorldOptions& options, cons
     for (const std::string& name : variables_named(prefix)) command.insert(command.end(), {"-x", name});
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   command.insert(command.end(), {self, "worker", "--coordinator", address, "--epoch", std::to_string(epoch), "--device",
-                                 request.device ? std::string(to_string(*request.device)) : "auto", "--threads",
+                                 request.device ? std::string(to_string(*request.device)) : "auto", "--comm",
+                                 request.comm ? std::string(to_string(*request.comm)) : "auto", "--threads",
                                  std::to_string(request.threads), "--log-level", "warn"});
   command.insert(command.end(), {"--gemm", std::string(to_string(needed_gemm(request)))});
   return command;

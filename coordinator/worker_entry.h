@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "comm/base/tensor.h"
+#include "parallel/device_comm.h"
 #include "parallel/numerics.h"
 
 namespace chorale::comm {
@@ -20,9 +22,10 @@ struct WorkerStart {
   std::string secret;
   uint64_t epoch = 0;
   DeviceKind device = DeviceKind::kCpu;
-  int threads = 0;                  // 0: max(1, cores / ranks on the host)
-  std::string record_path;          // write the plans it runs there; empty: no
-  bool looks_for_cublaslt = false;  // where --gemm or --answer asks for it: opening it takes time
+  std::optional<parallel::DeviceComm> comm;  // kMpi: it does not look for NCCL
+  int threads = 0;                           // 0: max(1, cores / ranks on the host)
+  std::string record_path;                   // write the plans it runs there; empty: no
+  bool looks_for_cublaslt = false;           // where --gemm or --answer asks for it: opening it takes time
 };
 
 /// What this machine reaches, measured: the yardsticks of `chorale bench`.

@@ -43,6 +43,7 @@ Bytes WorkerHello::encode() const {
   out.put(device_free_bytes);
   out.put(device_identity);
   out.put(cublaslt_version);
+  out.put(nccl_version);
   return out.take();
 }
 
@@ -66,6 +67,7 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   in.get(hello.device_free_bytes);
   hello.device_identity = in.get_string();
   hello.cublaslt_version = in.get_string();
+  hello.nccl_version = in.get_string();
   in.expect_end();
   const bool counts_make_sense = hello.num_ranks >= 1 && hello.rank >= 0 && hello.rank < hello.num_ranks &&
                                  hello.ranks_on_host >= 1 && hello.ranks_on_host <= hello.num_ranks &&
@@ -89,6 +91,7 @@ Bytes ClusterPlan::encode() const {
   out.put(max_num_batched_tokens);
   out.put(threads);
   out.put(spin_us);
+  out.put(device_comm);
   return out.take();
 }
 
@@ -107,7 +110,9 @@ ClusterPlan ClusterPlan::decode(std::span<const std::byte> bytes) {
   in.get(plan.max_num_batched_tokens);
   in.get(plan.threads);
   in.get(plan.spin_us);
+  in.get(plan.device_comm);
   in.expect_end();
+  if (plan.device_comm > DeviceComm::kNccl) fail(ErrorCode::kCorrupt, "cluster plan: unknown communicator");
   return plan;
 }
 

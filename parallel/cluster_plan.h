@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/base/bytes.h"
+#include "parallel/device_comm.h"
 #include "parallel/layout.h"
 #include "parallel/model_config.h"
 #include "parallel/numerics.h"
@@ -32,6 +33,7 @@ struct WorkerHello {
   uint64_t device_free_bytes = 0;         // of a device with memory of its own; 0: the host's
   std::string device_identity;            // ranks of a host that say the same share it
   std::string cublaslt_version;           // "13.1.0"; empty: it found none that it can use
+  std::string nccl_version;               // "2.28.9"; likewise
 
   Bytes encode() const;
   static WorkerHello decode(std::span<const std::byte> bytes);
@@ -49,6 +51,7 @@ struct ClusterPlan {
   int max_num_batched_tokens = 0;
   int threads = 1;   // compute threads of each rank
   int spin_us = 20;  // 0 where ranks x threads exceed a host's cores
+  DeviceComm device_comm = DeviceComm::kMpi;
 
   Bytes encode() const;
   /// Throws Error{kCorrupt}.

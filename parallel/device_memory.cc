@@ -12,4 +12,11 @@ uint64_t device_extra_bytes(const ModelConfig& config, const Layout& layout, int
   return static_cast<uint64_t>(table + scratch);
 }
 
+uint64_t nccl_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens) {
+  constexpr int64_t kCommunicator = int64_t{192} << 20, kSlots = 2;
+  const int64_t lanes = (layout.is_first_stage(rank) ? 0 : 1) + (layout.is_last_stage(rank) ? 0 : 1);
+  return static_cast<uint64_t>((lanes + 1) * kCommunicator +
+                               lanes * kSlots * max_num_batched_tokens * config.hidden_size * 4);
+}
+
 }  // namespace chorale::parallel

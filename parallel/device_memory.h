@@ -13,6 +13,9 @@ namespace chorale::parallel {
 /// at most.
 uint64_t device_extra_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens);
 
+/// NCCL's own buffers for a rank's communicators, and those in which hidden rows travel.
+uint64_t nccl_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens);
+
 /// What the ranks of a device may take together of what is free there: nine tenths; the rest is the runtime's.
 constexpr uint64_t usable_device_bytes(uint64_t free_bytes) { return free_bytes / 10 * 9; }
 

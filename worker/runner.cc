@@ -7,6 +7,7 @@
 #include "worker/device_communicator.h"
 #include "worker/layers/linear.h"
 #include "worker/ops/token_ids.h"
+#include "worker/staged_transport.h"
 #include "worker/thread_pool.h"
 
 namespace chorale::worker {
@@ -34,9 +35,10 @@ uint32_t microseconds(std::chrono::nanoseconds time) {
       std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::microseconds>(time).count()));
 }
 
-comm::ByteSpan bytes_of(MatrixView matrix) {
-  CHECK_EQ(matrix.row_stride, matrix.cols);
-  return {static_cast<std::byte*>(matrix.data), static_cast<size_t>(matrix.rows * matrix.cols) * size_of(matrix.dtype)};
+/// Throws the error again, with the step that it ended.
+[[noreturn]] void fail_step(uint64_t step, const Error& error) {
+  if (std::string_view(error.what()).starts_with("step ")) throw Error(error.code(), error.what());
+  fail(error.code(), "step {}: {}", step, error.what());
 }
 
 }  // namespace
@@ -47,15 +49,26 @@ std::vector<int> group_members(const parallel::Layout& layout, int rank) {
   return members;
 }
 
-StageRunner::DeviceGroups::DeviceGroups(comm::Communicator& host_world, comm::Communicator& host_group,
+StageRunner::DeviceGroups::DeviceGroups(comm::Communicator& host_group, StageTransports given, parallel::Answer answer,
                                         const DeviceStream& where, OpContext& op)
-    : staged_world(where ? make_device_communicator(host_world, *where.device, op) : nullptr),
-      staged_group(where ? make_device_communicator(host_group, *where.device, op) : nullptr),
-      world(where ? *staged_world : host_world),
-      group(where ? *staged_group : host_group) {}
+    : transports(std::move(given)),
+      staged(where && !transports.group ? make_staged_transport(host_group, *where.device) : nullptr),
+      stream(where.stream),
+      wrapped(where ? make_device_communicator(
+                          host_group, transports.group ? *transports.group : *staged, op,
+                          transports.group && answer == parallel::Answer::kFast ? SumOrder::kAny : SumOrder::kTree)
+                    : nullptr),
+      group(where ? *wrapped : host_group) {
+  if (transports.group) stream->add_watch(*transports.group);
+}
+
+StageRunner::DeviceGroups::~DeviceGroups() {
+  if (transports.group) stream->remove_watch(*transports.group);
+}
 
 StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world,
-                         comm::Communicator& group, StageWeights weights, ThreadPool& pool, DeviceStream where)
+                         comm::Communicator& group, StageWeights weights, ThreadPool& pool, DeviceStream where,
+                         StageTransports transports)
     : plan_(plan),
       rank_(rank),
       world_(world),
@@ -69,7 +82,8 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
           .scratch = scratch_,
           .stream = where.stream,
           .staging = staging_ ? &*staging_ : nullptr},
-      groups_(world, group, where, op_),
+      groups_(group, std::move(transports), plan.numerics.answer, where, op_),
+      link_(make_hidden_link(plan_, rank, world, groups_.transports, where)),
       kv_(where.device, kv_spec(plan, rank), plan.num_kv_blocks),
       model_(make_model({.config = plan_.config,
                          .layout = plan_.layout,
@@ -83,7 +97,7 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
                          .answer = plan_.numerics.answer})),
       sampled_(plan_.layout, rank, world),
       keeps_ids_(where && plan.layout.pp == 1),
-      is_asynchronous_(where && plan.layout.num_ranks() == 1),
+      is_asynchronous_(where && (plan.layout.num_ranks() == 1 || plan.device_comm == parallel::DeviceComm::kNccl)),
       sampler_scratch_(static_cast<size_t>(pool.num_threads())) {
   CHECK_EQ(world.size(), plan.layout.num_ranks());
   CHECK_EQ(group.size(), plan.layout.tp);
@@ -128,7 +142,11 @@ void StageRunner::enqueue(const StepPlan& plan) {
   const Batch batch = sequences_.make_batch(plan);
   const Workspace::Scope scope(scratch_);
   Step step{op_, batch, place_batch(op_, batch), entry->deadline, {}, entry->spans ? &*entry->spans : nullptr};
-  if (batch.num_tokens() > 0) compute(plan, step, *entry);
+  try {
+    if (batch.num_tokens() > 0) compute(plan, step, *entry);
+  } catch (const Error& error) {
+    fail_step(plan.step, error);
+  }
   if (plan_.layout.is_first_stage(rank_)) note_sampled(plan);
 
   if (where_) {
@@ -157,26 +175,30 @@ bool StageRunner::is_done() {
   try {
     return where_.stream->is_done(*step.done);
   } catch (const Error& error) {
-    fail(error.code(), "step {}: {}", step.step, error.what());
+    fail_step(step.step, error);
   }
 }
 
 StepOutcome StageRunner::finish() {
   CHECK(!in_flight_.empty());
   StepInFlight& step = *in_flight_.front();
-  if (step.done != nullptr) {
-    try {
-      where_.stream->synchronize(*step.done, step.deadline);
-    } catch (const Error& error) {
-      fail(error.code(), "step {}: {}", step.step, error.what());
-    }
-    complete(step);
-  }
+  await(step);
   StepOutcome outcome = std::move(step.outcome);
   spare_.push_back(std::move(in_flight_.front()));
   in_flight_.pop_front();
   if (!in_flight_.empty()) in_flight_.front()->deadline = Deadline::after(in_flight_.front()->allowed);
   return outcome;
+}
+
+void StageRunner::await(StepInFlight& step) {
+  if (step.done == nullptr) return;
+  try {
+    where_.stream->synchronize(*step.done, step.deadline);
+  } catch (const Error& error) {
+    fail_step(step.step, error);
+  }
+  complete(step);
+  step.done = nullptr;
 }
 
 // What the device computed is in the host's memory now.
@@ -204,11 +226,12 @@ parallel::StageReport StageRunner::report(uint64_t step, std::chrono::nanosecond
 void StageRunner::enter_hidden(const StepPlan& plan, Step& step, MatrixView hidden) {
   if (!plan_.layout.is_first_stage(rank_)) {
     const Stopwatch watch(step, TimeKind::kWait);
-    groups_.world.recv(bytes_of(hidden), rank_ - plan_.layout.tp, kHiddenTag, step.deadline);
+    link_->receive(hidden, step.deadline);
     return;
   }
   if (!keeps_ids_) {
     const Stopwatch watch(step, TimeKind::kWait);
+    await_sources(plan);
     sampled_.collect(plan, sequences_, step.deadline);
   }
   const std::vector<int32_t> sources = sequences_.input_ids(plan, plan_.config.vocab_size);
@@ -221,6 +244,15 @@ void StageRunner::enter_hidden(const StepPlan& plan, Step& step, MatrixView hidd
   model_->embed(step, ids, hidden);
 }
 
+// The steps whose ids `plan` reads went through this rank too. Waiting for them here first, where faults of the group
+// are watched for, loses no time: their ids cannot come sooner.
+void StageRunner::await_sources(const StepPlan& plan) {
+  uint64_t newest = 0;
+  for (const parallel::SequenceChunk& chunk : plan.chunks) newest = std::max(newest, chunk.from_step);
+  for (const auto& earlier : in_flight_)
+    if (earlier->step <= newest) await(*earlier);
+}
+
 // Stage 0: where the tokens will be found that this step samples.
 void StageRunner::note_sampled(const StepPlan& plan) {
   if (!keeps_ids_) return sampled_.expect(plan);
@@ -230,7 +262,7 @@ void StageRunner::note_sampled(const StepPlan& plan) {
 
 void StageRunner::leave_hidden(Step& step, MatrixView hidden) {
   const Stopwatch watch(step, TimeKind::kComm);
-  groups_.world.send(bytes_of(hidden), rank_ + plan_.layout.tp, kHiddenTag, step.deadline);
+  link_->send(hidden, step.deadline);
 }
 
 void StageRunner::start_samplers(const StepPlan& plan) {

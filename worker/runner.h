@@ -15,6 +15,7 @@
 #include "parallel/cluster_plan.h"
 #include "parallel/step_plan.h"
 #include "worker/device_sampler.h"
+#include "worker/hidden_link.h"
 #include "worker/kv/kv_cache.h"
 #include "worker/models/model.h"
 #include "worker/ops/host_staging.h"
@@ -34,9 +35,10 @@ std::vector<int> group_members(const parallel::Layout& layout, int rank);
 class StageRunner {
  public:
   /// `world` and `group` (the stage's ranks) and `pool` must outlive it; `weights` are this rank's, in the memory of
-  /// `where`. Allocates the KV cache there. Throws Error{kResourceExhausted}.
+  /// `where`, where `transports` (make_stage_transports) move activations. Allocates the KV cache there. Throws
+  /// Error{kResourceExhausted}.
   StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world, comm::Communicator& group,
-              StageWeights weights, ThreadPool& pool, DeviceStream where = {});
+              StageWeights weights, ThreadPool& pool, DeviceStream where = {}, StageTransports transports = {});
   ~StageRunner();  // waits for the device, which may still read what goes
 
   /// Steps that may be enqueued before the oldest is finished. 1 where the host takes part in every step: on a CPU, and
@@ -67,11 +69,15 @@ class StageRunner {
   void set_logits_observer(LogitsObserver observer) { observe_logits_ = std::move(observer); }
 
  private:
-  // For memory of the rank's device: those that the runner was given, or wrapped.
+  // For memory of the rank's device: the stage's group, as the runner was given it or wrapped.
   struct DeviceGroups {
-    DeviceGroups(comm::Communicator& world, comm::Communicator& group, const DeviceStream& where, OpContext& op);
-    std::unique_ptr<comm::Communicator> staged_world, staged_group;
-    comm::Communicator& world;
+    DeviceGroups(comm::Communicator& host_group, StageTransports transports, parallel::Answer answer,
+                 const DeviceStream& where, OpContext& op);
+    ~DeviceGroups();
+    const StageTransports transports;
+    std::unique_ptr<comm::DeviceTransport> staged;  // where there is none for the group
+    Stream* const stream;
+    std::unique_ptr<comm::Communicator> wrapped;
     comm::Communicator& group;
   };
   struct HeadRow;  // a hidden row that needs logits, and what for
@@ -80,11 +86,13 @@ class StageRunner {
 
   std::unique_ptr<StepInFlight> begin(const parallel::StepPlan& plan);
   void compute(const parallel::StepPlan& plan, Step& step, StepInFlight& entry);
+  void await(StepInFlight& step);
   void complete(StepInFlight& step);
   parallel::StageReport report(uint64_t step, std::chrono::nanoseconds compute, StepTimes others) const;
   void enter_hidden(const parallel::StepPlan& plan, Step& step, MatrixView hidden);
   void leave_hidden(Step& step, MatrixView hidden);
   void start_samplers(const parallel::StepPlan& plan);
+  void await_sources(const parallel::StepPlan& plan);
   void note_sampled(const parallel::StepPlan& plan);
   std::vector<HeadRow> head_rows(const parallel::StepPlan& plan, const Batch& batch) const;
   void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, StepInFlight& entry);
@@ -107,6 +115,7 @@ class StageRunner {
   std::optional<HostStaging> staging_;  // where it computes on a device
   OpContext op_;
   DeviceGroups groups_;
+  std::unique_ptr<HiddenLink> link_;
   KvCache kv_;
   std::unique_ptr<Model> model_;
   SequenceTable sequences_;

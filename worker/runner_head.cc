@@ -121,6 +121,7 @@ StageRunner::HostLogits StageRunner::fetch_logits(Step& step, std::span<const He
   auto* best = scratch_.take<int32_t>(logits.rows * num_best);
   top_k(op_, {.logits = logits, .k = num_best, .ids = best});
   if (!where_) return {logits, stats, best, num_chunks, num_best};
+  op_.stream->synchronize(step.deadline);  // copies to memory that is not pinned wait for it without this deadline
 
   const auto fetch = [&](auto* from, int64_t count) {
     auto* copy = host_scratch_.take<std::remove_pointer_t<decltype(from)>>(count);
@@ -150,6 +151,8 @@ int32_t* StageRunner::answer_slab(Step& step, std::span<const HeadRow> rows, Mat
     const auto wants_prompt = [](const HeadRow& row) { return row.prompt == parallel::PromptLogprobs::kYes; };
     if (!observe_logits_ && std::ranges::none_of(rows, wants_prompt)) return ids;
   }
+  // The host waits now. Stage 0 may have to read the ids of earlier steps before it sends what this one waits for.
+  for (const auto& earlier : in_flight_) await(*earlier);
   const HostLogits host = fetch_logits(step, rows, logits);
   describe_prompts(rows, host, *entry.outcome.result);
   if (!device_sampler_) sample_on_host(rows, host, *entry.outcome.result);

@@ -49,16 +49,19 @@ Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::uniq
     fail(ErrorCode::kInvalidArgument, "the plan needs tp x pp = {} x {} = {} ranks, the world has {}", plan.layout.tp,
          plan.layout.pp, plan.layout.num_ranks(), world_->size());
   group_ = world_->split(group_members(plan.layout, rank), deadline);
+  StageTransports transports = make_stage_transports(plan, rank, *world_, where, deadline);
   pool_ = std::make_unique<ThreadPool>(ThreadPoolOptions{.num_threads = num_threads, .spin_us = plan.spin_us});
   StageWeights weights = load_weights(
       std::move(checkpoint),
       {plan.config, plan.layout, rank, plan.numerics.compute, where, plan.numerics.gemm, plan.numerics.answer}, *pool_);
   log_info(
-      "loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; device {}, communicator {}, {} "
+      "loaded {:.0f} MiB of weights (read {:.0f} MiB of the checkpoint) in {:.2f} s; device {}, communicator {}{}, {} "
       "threads",
       static_cast<double>(weights.weight_bytes()) / kMiB, static_cast<double>(weights.copied_bytes()) / kMiB,
-      weights.load_seconds(), device_ == nullptr ? "cpu" : device_->name(), world_->backend(), num_threads);
-  runner_ = std::make_unique<StageRunner>(plan, rank, *world_, *group_, std::move(weights), *pool_, where);
+      weights.load_seconds(), device_ == nullptr ? "cpu" : device_->name(), world_->backend(),
+      plan.device_comm == parallel::DeviceComm::kNccl ? ", NCCL" : "", num_threads);
+  runner_ = std::make_unique<StageRunner>(plan, rank, *world_, *group_, std::move(weights), *pool_, where,
+                                          std::move(transports));
 }
 
 parallel::WorkerReady Stage::ready() const {

@@ -12,6 +12,7 @@
 #include "comm/base/watchdog.h"
 #include "comm/control_link.h"
 #include "comm/cuda/cublaslt_library.h"
+#include "comm/cuda/nccl_library.h"
 #include "parallel/host_facts.h"
 #include "worker/plan_recording.h"
 #include "worker/step_watchdog.h"
@@ -49,6 +50,7 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions&
   hello.device_arithmetic = device->arithmetic();
   hello.device_name = device->name();
   if (options.looks_for_cublaslt) hello.cublaslt_version = cublaslt_version(device->kind());
+  if (options.comm != parallel::DeviceComm::kMpi) hello.nccl_version = nccl_version(device->kind());
   if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
   hello.device_identity = device->identity();
   return hello;

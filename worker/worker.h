@@ -18,9 +18,10 @@ struct WorkerOptions {
   std::string secret;
   uint64_t epoch = 0;  // 0: the coordinator's
   DeviceKind device = DeviceKind::kCpu;
-  int threads = 0;                  // compute threads; 0: as the plan says
-  std::string record_path;          // rank 0 writes the plans it runs there; empty: no
-  bool looks_for_cublaslt = false;  // and tells the coordinator its version
+  std::optional<parallel::DeviceComm> comm;  // kMpi: it does not look for NCCL
+  int threads = 0;                           // compute threads; 0: as the plan says
+  std::string record_path;                   // rank 0 writes the plans it runs there; empty: no
+  bool looks_for_cublaslt = false;           // and tells the coordinator its version
   std::chrono::seconds connect_deadline{120};
 };
 

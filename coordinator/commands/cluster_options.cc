@@ -65,6 +65,7 @@ ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
   request.device = parse_device(arguments["device"].as<std::string>());
   request.gemm = gemm_from_string(arguments["gemm"].as<std::string>());
   request.answer = parallel::answer_from_string(arguments["answer"].as<std::string>());
+  request.comm = parallel::device_comm_from_string(arguments["comm"].as<std::string>());
   request.control_host = arguments["control-host"].as<std::string>();
   request.control_port = checked_int(arguments, "control-port", 0, 65535);
   return request;
@@ -91,7 +92,8 @@ void add_cluster_options(cxxopts::Options& options) {
       ("gemm", "own, or cublaslt for column-parallel weights on GPUs: one answer for each tp, not across them",
        text("own"))  //
       ("answer", "one: the same bits in every layout and batch; fast (GPUs): cuBLASLt's and NCCL's own order",
-       text("one"))  //
+       text("one"))                                                                            //
+      ("comm", "auto, nccl, mpi: what ranks on GPUs exchange activations over", text("auto"))  //
       ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<std::string>());
   options.add_options("Layout")                                                                              //
       ("tp,tensor-parallel-size", "--tensor-parallel-size: ranks that share each layer's heads", number(1))  //

@@ -59,6 +59,8 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
        cxxopts::value<std::string>()->default_value("own"))  //
       ("answer", "fast: the same, for a coordinator with --answer fast",
        cxxopts::value<std::string>()->default_value("one"))  //
+      ("comm", "auto, nccl, or mpi: what this rank offers to exchange activations over; the coordinator decides",
+       cxxopts::value<std::string>()->default_value("auto"))  //
       ("record", "rank 0 writes the cluster plan and every step plan to FILE",
        cxxopts::value<std::string>()->default_value(""))  //
       ("replay", "run the plans of a recorded FILE without a coordinator",
@@ -83,6 +85,7 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
   }
   start.epoch = arguments["epoch"].as<uint64_t>();
   start.device = parse_device(arguments["device"].as<std::string>()).value_or(best_device());
+  start.comm = parallel::device_comm_from_string(arguments["comm"].as<std::string>());
   start.threads = arguments["threads"].as<int>();
   ClusterRequest request;
   request.gemm = gemm_from_string(arguments["gemm"].as<std::string>());

@@ -70,6 +70,8 @@ struct WorldOptions {
   DeviceKind device = DeviceKind::kCpu;  // of every rank
   int max_in_flight = 2;                 // where the runner takes so many
   bool observes_logits = true;           // a device's host waits for them in every step
+  parallel::DeviceComm device_comm = parallel::DeviceComm::kMpi;
+  uint32_t deadline_ms = 0;  // of each step; 0: the plan's own
 };
 
 /// Turns jobs into plans: sequence id = job index + 1.
@@ -174,9 +176,11 @@ class ThreadWorld {
     plan_.max_num_batched_tokens = 4096;
     plan_.threads = options.threads;
     plan_.spin_us = 0;
+    plan_.device_comm = options.device_comm;
     device_ = options.device;
     max_in_flight_ = options.max_in_flight;
     observes_logits_ = options.observes_logits;
+    deadline_ms_ = options.deadline_ms;
   }
   const parallel::ClusterPlan& plan() const { return plan_; }
   parallel::ModelConfig& config() { return plan_.config; }  // before run
@@ -185,7 +189,9 @@ class ThreadWorld {
 
   /// Runs all jobs to their end and returns their answers. Throws the first rank's error.
   std::vector<Answer> run(const std::vector<Job>& jobs, Schedule schedule = {}) {
-    const std::vector<parallel::StepPlan> plans = Planner(jobs, schedule, plan_.num_kv_blocks).make();
+    std::vector<parallel::StepPlan> plans = Planner(jobs, schedule, plan_.num_kv_blocks).make();
+    if (deadline_ms_ > 0)
+      for (parallel::StepPlan& plan : plans) plan.deadline_ms = deadline_ms_;
     const int num_ranks = plan_.layout.num_ranks();
     answers_.assign(jobs.size(), {});
     copied_bytes_.assign(static_cast<size_t>(num_ranks), 0);
@@ -217,7 +223,8 @@ class ThreadWorld {
     StageWeights weights = load_weights(parallel::Checkpoint::open(model_),
                                         {plan_.config, plan_.layout, rank, plan_.numerics.compute, where}, pool);
     copied_bytes_[static_cast<size_t>(rank)] = weights.copied_bytes();
-    StageRunner runner(plan_, rank, world, *group, std::move(weights), pool, where);
+    auto transports = make_stage_transports(plan_, rank, world, where, Deadline::after(std::chrono::seconds(30)));
+    StageRunner runner(plan_, rank, world, *group, std::move(weights), pool, where, std::move(transports));
     if (observes_logits_)
       runner.set_logits_observer([this](uint64_t id, int32_t position, std::span<const float> logits) {
         answers_[id - 1].logits_at[position].assign(logits.begin(), logits.end());
@@ -247,6 +254,7 @@ class ThreadWorld {
   DeviceKind device_ = DeviceKind::kCpu;
   int max_in_flight_ = 1;
   bool observes_logits_ = true;
+  uint32_t deadline_ms_ = 0;
   std::vector<Answer> answers_;  // written by the last stage's leader only
   std::vector<uint64_t> copied_bytes_;
 };

@@ -1,0 +1,114 @@
+"""Ranks that exchange activations over NCCL: the build's stand-in for the library (tests/support/fake_nccl.cc) under emulated ranks in
+processes of their own. The bits are those of one rank and of MPI; lost, frozen and failing peers end every worker with one line. What
+takes a step's whole deadline of 30 s (a call that hangs) is tested with shorter ones in tests/unit/{comm,worker}/nccl*_test.cc.
+"""
+import concurrent.futures
+import json
+import os
+import signal
+import time
+import urllib.error
+
+import pytest
+from conftest import CHORALE, generate, run, serving
+from test_emulator import EMULATOR, make_jobs, write_model
+from test_worlds import complete, eventually, num_running, workers_of
+
+
+def library(name="nccl", **more):
+    """The environment in which ranks find a stand-in."""
+    path = CHORALE.parent / f"fake_libraries/libfake_{name}.so"
+    if not path.exists():
+        pytest.skip(f"no {path}: build the tests")
+    return {"CHORALE_NCCL_PATH": str(path), **more}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    return make_jobs(384)[1:4]
+
+
+@pytest.fixture(scope="module")
+def one_rank(model, jobs, tmp_path_factory):
+    return generate(model, jobs, tmp_path_factory.mktemp("one"), *EMULATOR)[1]
+
+
+@pytest.mark.parametrize("tp,pp", [(2, 2), (4, 1), (1, 2)])
+def test_the_bits_of_one_rank(model, jobs, one_rank, tmp_path, tp, pp):
+    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", tp, "--pp", pp, "--log-level", "info", ranks=tp * pp,
+                             env=library())
+    assert text == one_rank
+    assert done.stderr.count(", NCCL") == tp * pp, done.stderr[-2000:]
+
+
+def test_mpi_where_asked(model, jobs, one_rank, tmp_path):
+    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, "--comm", "mpi", "--log-level", "info", ranks=2,
+                             env=library())
+    assert text == one_rank and ", NCCL" not in done.stderr
+
+
+@pytest.mark.parametrize("flags,env,words", [
+    (("--device", "cpu", "--comm", "nccl"), {}, ["--comm nccl: rank 0 on ", "computes on the CPU; use --comm mpi"]),
+    ((*EMULATOR, "--comm", "nccl"), {"FAKE_NCCL_VERSION": "21003"}, ["rank 0 on ", "has no NCCL that it can use", "use --comm mpi"]),
+    ((*EMULATOR, "--comm", "gloo"), {}, ["--comm gloo: one of auto, nccl, mpi"])], ids=["cpu", "old", "unknown"])
+def test_what_cannot_be_is_refused(model, jobs, tmp_path, flags, env, words):
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(json.dumps(jobs[0]) + "\n")
+    done = run("generate", "--model", model, "--jobs", path, *flags, env=library(**env))
+    assert done.returncode in (1, 2) and all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize("name,env", [("nccl", {"FAKE_NCCL_VERSION": "21003"}), ("nccl_missing", {})], ids=["old", "missing"])
+def test_a_library_that_cannot_be_used_is_passed_over(model, jobs, one_rank, tmp_path, name, env):
+    assert generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, ranks=2, env=library(name, **env))[1] == one_rank
+
+
+def said(log):
+    return [line for line in log.splitlines() if " error [" in line or line.startswith(("chorale: ", "error: "))]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_lost_peer_ends_every_worker(model, tmp_path, how):
+    with serving(model, *EMULATOR, "--tp", 2, "--pp", 2, "--max-model-len", 512, tmp_path=tmp_path, env=library()) as server:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(complete, server.url, prompt=[5, 6, 7], max_tokens=400, ignore_eos=True, n=8, temperature=0)
+            eventually(lambda: num_running(server.url) == 8, "the job runs")
+            workers = workers_of(server.process.pid)
+            started = time.monotonic()
+            os.kill(workers[1], how)
+            assert isinstance(answer.exception(), (urllib.error.URLError, ConnectionError))
+        assert server.process.wait(30) == 3
+        assert time.monotonic() - started < 15
+        if how == signal.SIGSTOP:
+            os.kill(workers[1], signal.SIGKILL)
+        for worker in workers:  # none is left behind, waiting for the peer
+            deadline = time.monotonic() + 10
+            while os.path.exists(f"/proc/{worker}") and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not os.path.exists(f"/proc/{worker}")
+        lines = said(server.log.read_text())
+        if how == signal.SIGSTOP:  # who wakes up before it is killed may say that the others are gone
+            lines = [line for line in lines if not line.startswith("chorale: rank 1: lost the coordinator")]
+        assert len(lines) == 1 and "the world of workers is lost: rank 1 is lost: " in lines[0], lines
+
+
+def test_an_error_of_the_library_is_one_line_with_the_operation(model, jobs, tmp_path):
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(json.dumps(jobs[0]) + "\n")
+    started = time.monotonic()
+    done = run("generate", "--model", model, "--jobs", path, *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=60,
+               env=library(FAKE_NCCL_FAULT="error-op:20@1"))
+    assert done.returncode == 3 and time.monotonic() - started < 25, done.stderr
+    lines = [line for line in said(done.stderr) if not line.startswith("error: job 0: ")]
+    assert len(lines) == 1, done.stderr
+    assert " is lost: step " in lines[0] and "NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. " in lines[0] and "remote process exited" in lines[0], lines
+
+
+def test_a_late_peer_is_waited_for(model, jobs, one_rank, tmp_path):
+    _, text, _ = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, ranks=2, env=library(FAKE_NCCL_FAULT="slow:3@1"))
+    assert text == one_rank

@@ -1,0 +1,185 @@
+// Worlds on the emulator whose ranks, threads here, exchange activations over NCCL (the build's stand-in): the bits of
+// one rank in every layout; sums in the tree's order and in any; hidden rows that travel while the host goes on.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <thread>
+
+#include "comm/cuda/nccl_library.h"
+#include "tests/unit/worker/device_test_support.h"
+#include "tests/unit/worker/synthetic_model.h"
+#include "tests/unit/worker/thread_world.h"
+#include "worker/device_communicator.h"
+#include "worker/hidden_link.h"
+
+namespace chorale::worker::test {
+namespace {
+
+using parallel::DeviceComm;
+
+// Before anybody looks for the library: that is done once.
+const bool kIsSet = setenv("CHORALE_NCCL_PATH", CHORALE_FAKE_LIBRARIES "/libfake_nccl.so", 1) == 0;
+
+Deadline soon() { return Deadline::after(std::chrono::seconds(30)); }
+
+std::vector<Job> jobs() {
+  std::vector<Job> list{{.num_tokens = 4},
+                        {.num_tokens = 3, .prompt_logprobs = parallel::PromptLogprobs::kYes},
+                        {.num_tokens = 5, .sampling = {.temperature = 1.1f, .repetition_penalty = 1.2f, .seed = 7}}};
+  for (size_t i = 0; i < list.size(); ++i)
+    for (size_t t = 0; t < 3 + 13 * i; ++t) list[i].prompt.push_back(static_cast<int32_t>((t * 37 + i * 11 + 3) % 600));
+  return list;
+}
+
+TEST(NcclWorlds, GiveTheBitsOfOneRankInEveryLayout) {
+  ASSERT_TRUE(kIsSet && find_nccl()) << "the stand-in was not found";
+  const SyntheticModel model(
+      {.vocab = 600, .hidden = 48, .intermediate = 128, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  WorldOptions options{.compute = DType::kBF16, .device = DeviceKind::kEmulator};
+  const std::vector<Answer> wanted = ThreadWorld(model.path(), options).run(jobs(), {Batching::kAlone, 0});
+  options.device_comm = DeviceComm::kNccl;
+  struct Case {
+    int tp, pp;
+    Schedule schedule;
+  };
+  for (const Case& c : {Case{1, 1, {Batching::kTogether, 7}}, Case{2, 1, {Batching::kTogether, 0}},
+                        Case{3, 1, {Batching::kStaggered, 5}}, Case{1, 2, {Batching::kTogether, 9}},
+                        Case{2, 2, {Batching::kStaggered, 16}}, Case{4, 1, {Batching::kTogether, 0}}}) {
+    SCOPED_TRACE(fmt::format("tp={} pp={} chunk={}", c.tp, c.pp, c.schedule.chunk));
+    options.tp = c.tp;
+    options.pp = c.pp;
+    EXPECT_EQ(ThreadWorld(model.path(), options).run(jobs(), c.schedule), wanted);
+  }
+}
+
+TEST(NcclWorlds, AStepEndsAtItsDeadlineAndNamesTheOperation) {
+  const SyntheticModel model(
+      {.vocab = 600, .hidden = 48, .intermediate = 128, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  constexpr int kWarmUp = 5;  // operations of a communicator of two before its first own
+  setenv("FAKE_NCCL_FAULT", fmt::format("hang-op:{}@1", kWarmUp + 3).c_str(), 1);
+  std::promise<void> ended;
+  // When both ranks have thrown, their streams are let go, or the end of each would wait for them.
+  std::thread giver([end = ended.get_future()] {
+    end.wait_for(std::chrono::seconds(1));
+    reinterpret_cast<void (*)()>(dlsym(dlopen(find_nccl()->path.c_str(), RTLD_NOW | RTLD_NOLOAD), "fakeNcclGiveUp"))();
+  });
+  std::string error = "none";
+  try {
+    ThreadWorld(model.path(), {.tp = 2,
+                               .compute = DType::kBF16,
+                               .device = DeviceKind::kEmulator,
+                               .device_comm = DeviceComm::kNccl,
+                               .deadline_ms = 300})
+        .run(jobs());
+  } catch (const Error& failure) {
+    error = failure.what();
+    EXPECT_EQ(failure.code(), ErrorCode::kDeadlineExceeded) << error;
+  }
+  unsetenv("FAKE_NCCL_FAULT");
+  ended.set_value();
+  giver.join();
+  EXPECT_NE(error.find("NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. "), std::string::npos) << error;
+}
+
+/// One rank of a group over NCCL, with what ops need.
+struct GroupRank {
+  explicit GroupRank(comm::Communicator& host_group) : host(host_group) {
+    std::vector<int> members;
+    for (int r = 0; r < host.size(); ++r) members.push_back(r);
+    transport = comm::DeviceTransportRegistry::find("nccl")->make(
+        {.host = host, .members = members, .label = "test", .device = *device, .stream = *stream, .deadline = soon()});
+  }
+  comm::Communicator& host;
+  const std::unique_ptr<Device> device = open_device(DeviceKind::kEmulator, 0);
+  const std::unique_ptr<Stream> stream = device->make_stream();
+  const DeviceStream where{device.get(), stream.get()};
+  ThreadPool pool{{.num_threads = 1, .spin_us = 0}};
+  Workspace scratch{device.get(), size_t{1} << 16};
+  OpContext op{DeviceKind::kEmulator, parallel::Isa::kScalar, pool, scratch, stream.get()};
+  std::unique_ptr<comm::DeviceTransport> transport;
+};
+
+void on_ranks(int size, const std::function<void(GroupRank&)>& body) {
+  auto worlds = comm::make_threads(size);
+  std::vector<std::thread> threads;
+  for (auto& world : worlds)
+    threads.emplace_back([&world, &body] {
+      GroupRank rank(*world);
+      body(rank);
+      rank.stream->synchronize(soon());
+      rank.host.barrier(soon());
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(NcclSums, FollowTheTreeOrTheLibraryAsTold) {
+  constexpr int64_t kCount = 500;
+  const auto schedule = comm::make_tree_schedule(8, {{0, 3}, {3, 4}, {4, 8}});  // 2 nodes, 1 and 1
+  // Sums that show their order: in the tree's, the large values cancel before the small ones come.
+  const auto value = [](int node, int64_t i) {
+    const float large = node == 0 ? 1e8f : node == 1 ? -1e8f : 0.0f;
+    return large + static_cast<float>(node * 10 + i % 7);
+  };
+  for (const SumOrder order : {SumOrder::kTree, SumOrder::kAny})
+    on_ranks(3, [&](GroupRank& rank) {
+      const auto communicator = make_device_communicator(rank.host, *rank.transport, rank.op, order);
+      const int first = schedule.first_node[static_cast<size_t>(communicator->rank())];
+      const int last = schedule.first_node[static_cast<size_t>(communicator->rank()) + 1];
+      Tensor partials(*rank.device, DType::kF32, {last - first, kCount});
+      for (int node = first; node < last; ++node)
+        for (int64_t i = 0; i < kCount; ++i) partials.as<float>()[(node - first) * kCount + i] = value(node, i);
+      const std::span<float> all(partials.as<float>(), static_cast<size_t>((last - first) * kCount));
+      communicator->tree_all_reduce(schedule, all, all.first(kCount), soon());
+      rank.stream->synchronize(soon());
+      for (int64_t i = 0; i < kCount; ++i) {
+        std::vector<float> sums;
+        for (int node = 0; node < 4; ++node) sums.push_back(value(node, i));
+        for (const comm::TreeAdd& add : schedule.additions)
+          sums[static_cast<size_t>(add.left)] += sums[static_cast<size_t>(add.right)];
+        if (order == SumOrder::kTree)
+          ASSERT_EQ(partials.as<float>()[i], sums[0]) << i;
+        else
+          ASSERT_NEAR(partials.as<float>()[i], 60.0 + 4 * (i % 7), 32) << i;
+      }
+    });
+}
+
+TEST(NcclHiddenLink, RowsTravelWhileTheHostGoesOn) {
+  const SyntheticModel model({.vocab = 600, .hidden = 48, .intermediate = 128, .heads = 4, .kv_heads = 2});
+  const ThreadWorld shape(model.path(), {.pp = 2, .device = DeviceKind::kEmulator, .device_comm = DeviceComm::kNccl});
+  constexpr int kSteps = 7;  // more than there are buffers
+  auto worlds = comm::make_threads(2);
+  std::vector<std::thread> threads;
+  for (int r = 0; r < 2; ++r)
+    threads.emplace_back([&, r] {
+      comm::Communicator& world = *worlds[static_cast<size_t>(r)];
+      const auto device = open_device(DeviceKind::kEmulator, 0);
+      const auto stream = device->make_stream();
+      const DeviceStream where{device.get(), stream.get()};
+      StageTransports transports = make_stage_transports(shape.plan(), r, world, where, soon());
+      ASSERT_EQ(transports.group, nullptr);
+      ASSERT_EQ(transports.previous != nullptr, r == 1);
+      ASSERT_EQ(transports.next != nullptr, r == 0);
+      std::vector<Tensor> steps;
+      for (int step = 0; step < kSteps; ++step) {
+        steps.emplace_back(*device, DType::kF32, Shape{step + 1, 48});
+        for (int64_t i = 0; i < (step + 1) * 48; ++i)
+          steps.back().as<float>()[i] = r == 0 ? static_cast<float>(step * 1000 + i) : -1.0f;
+      }
+      {
+        const auto link = make_hidden_link(shape.plan(), r, world, transports, where);
+        for (Tensor& rows : steps) r == 0 ? link->send(rows, soon()) : link->receive(rows, soon());
+        stream->synchronize(soon());
+      }
+      for (int step = 0; step < kSteps; ++step)
+        for (int64_t i = 0; i < (step + 1) * 48; ++i)
+          ASSERT_EQ(steps[static_cast<size_t>(step)].as<float>()[i], static_cast<float>(step * 1000 + i));
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace chorale::worker::test
