@@ -27,19 +27,23 @@ struct FragmentC {
 
 #if defined(__CUDACC__)
 
-/// c += a b. T: BFloat16 or Float16.
+/// c += a b. T: BFloat16 or Float16. Volatile: the whole warp must get there, so a compiler may not move it into a
+/// branch or copy it; that costs nothing (nvcc 13.0 gives attention and linear the same registers on sm_80 and sm_90,
+/// and on sm_100 up to 12 fewer).
 template <typename T>
 __device__ __forceinline__ void multiply_accumulate(FragmentC& c, const FragmentA& a, const FragmentB& b);
 template <>
 __device__ __forceinline__ void multiply_accumulate<BFloat16>(FragmentC& c, const FragmentA& a, const FragmentB& b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c.value[0]), "+f"(c.value[1]), "+f"(c.value[2]), "+f"(c.value[3])
       : "r"(a.reg[0]), "r"(a.reg[1]), "r"(a.reg[2]), "r"(a.reg[3]), "r"(b.reg[0]), "r"(b.reg[1]));
 }
 template <>
 __device__ __forceinline__ void multiply_accumulate<Float16>(FragmentC& c, const FragmentA& a, const FragmentB& b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c.value[0]), "+f"(c.value[1]), "+f"(c.value[2]), "+f"(c.value[3])
       : "r"(a.reg[0]), "r"(a.reg[1]), "r"(a.reg[2]), "r"(a.reg[3]), "r"(b.reg[0]), "r"(b.reg[1]));
