@@ -11,7 +11,7 @@ import urllib.error
 
 import pytest
 from conftest import CHORALE, generate, run, serving
-from test_emulator import EMULATOR, make_jobs, write_model
+from test_emulator import BF16_TOLERANCE, EMULATOR, make_jobs, with_library, write_model
 from test_worlds import complete, eventually, num_running, workers_of
 
 
@@ -44,6 +44,17 @@ def test_the_bits_of_one_rank(model, jobs, one_rank, tmp_path, tp, pp):
                              env=library())
     assert text == one_rank
     assert done.stderr.count(", NCCL") == tp * pp, done.stderr[-2000:]
+
+
+def test_a_fast_answer_leaves_sums_to_the_library(model, jobs, tmp_path):
+    """Near the one answer; what exactly it is, is the libraries' affair."""
+    flags = (*EMULATOR, "--tp", 2)
+    one, _, _ = generate(model, jobs[:1], tmp_path, *flags, ranks=2, env=library())
+    fast, _, done = generate(model, jobs[:1], tmp_path, *flags, "--answer", "fast", "--log-level", "info", ranks=2,
+                             env={**library(), **with_library("right")})
+    assert done.stderr.count(", NCCL") == 2, done.stderr[-2000:]
+    assert fast[0]["token_ids"] == one[0]["token_ids"]
+    assert fast[0]["logprobs"] == pytest.approx(one[0]["logprobs"], abs=BF16_TOLERANCE)
 
 
 def test_mpi_where_asked(model, jobs, one_rank, tmp_path):
