@@ -244,6 +244,7 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.max_num_batched_tokens = request.max_num_batched_tokens;
   plan.threads = threads_of(request, hellos);
   plan.spin_us = kSpinUs;
+  plan.cuda_graphs = request.cuda_graphs;
   plan.device_comm = choose_device_comm(request.comm, hellos).comm;
   for (const WorkerHello& hello : hellos)
     if (hello.ranks_on_host * plan.threads > hello.num_cores) plan.spin_us = 0;

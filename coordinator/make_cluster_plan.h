@@ -39,7 +39,8 @@ struct ClusterRequest {
   Gemm gemm = Gemm::kOwn;              // kCublasLt: every rank must have the same version of it
   parallel::Answer answer = parallel::Answer::kOne;  // kFast: on GPUs, with cuBLASLt; `gemm` does not count
   std::optional<parallel::DeviceComm> comm;          // none: parallel/device_comm.h chooses
-  std::string control_host;                          // address of the control link
+  parallel::CudaGraphs cuda_graphs = parallel::CudaGraphs::kOn;
+  std::string control_host;  // address of the control link
   int control_port = 0;
 };
 

@@ -92,6 +92,7 @@ Bytes ClusterPlan::encode() const {
   out.put(threads);
   out.put(spin_us);
   out.put(device_comm);
+  out.put(cuda_graphs);
   return out.take();
 }
 
@@ -111,8 +112,10 @@ ClusterPlan ClusterPlan::decode(std::span<const std::byte> bytes) {
   in.get(plan.threads);
   in.get(plan.spin_us);
   in.get(plan.device_comm);
+  in.get(plan.cuda_graphs);
   in.expect_end();
   if (plan.device_comm > DeviceComm::kNccl) fail(ErrorCode::kCorrupt, "cluster plan: unknown communicator");
+  if (plan.cuda_graphs > CudaGraphs::kOn) fail(ErrorCode::kCorrupt, "cluster plan: CUDA graphs neither on nor off");
   return plan;
 }
 

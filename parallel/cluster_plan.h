@@ -39,6 +39,9 @@ struct WorkerHello {
   static WorkerHello decode(std::span<const std::byte> bytes);
 };
 
+/// Whether devices replay decode steps that they recorded at start.
+enum class CudaGraphs : uint8_t { kOff, kOn };
+
 struct ClusterPlan {
   uint64_t epoch = 0;
   std::string model_path;  // as each worker opens it
@@ -52,6 +55,7 @@ struct ClusterPlan {
   int threads = 1;   // compute threads of each rank
   int spin_us = 20;  // 0 where ranks x threads exceed a host's cores
   DeviceComm device_comm = DeviceComm::kMpi;
+  CudaGraphs cuda_graphs = CudaGraphs::kOn;
 
   Bytes encode() const;
   /// Throws Error{kCorrupt}.

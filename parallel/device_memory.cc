@@ -2,14 +2,20 @@
 
 namespace chorale::parallel {
 
-uint64_t device_extra_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens) {
+uint64_t device_scratch_bytes(const ModelConfig& config, const Layout& layout, int max_num_batched_tokens) {
   constexpr int64_t kKernelScratch = int64_t{384} << 20, kLogitRows = 2 * 32;
-  const int64_t table_type = config.stored_dtype == DType::kBF16 || config.stored_dtype == DType::kF16 ? 2 : 4;
-  const int64_t table = layout.is_first_stage(rank) ? config.vocab_size * config.hidden_size * table_type : 0;
   const int64_t qkv = int64_t{config.num_heads + 2 * config.num_kv_heads} * config.head_dim;
   const int64_t columns = (4 + layout.tp) * config.hidden_size + (2 * qkv + 3 * config.intermediate_size) / layout.tp;
-  const int64_t scratch = max_num_batched_tokens * columns * 4 + kLogitRows * config.vocab_size * 4 + kKernelScratch;
-  return static_cast<uint64_t>(table + scratch);
+  return static_cast<uint64_t>(max_num_batched_tokens * columns * 4 + kLogitRows * config.vocab_size * 4 +
+                               kKernelScratch);
+}
+
+uint64_t device_extra_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens) {
+  constexpr int64_t kGraphRows = 256, kGraphLogitRows = 32, kGraphInputs = int64_t{2} << 20;
+  const int64_t table_type = config.stored_dtype == DType::kBF16 || config.stored_dtype == DType::kF16 ? 2 : 4;
+  const int64_t table = layout.is_first_stage(rank) ? config.vocab_size * config.hidden_size * table_type : 0;
+  const int64_t graphs = kGraphRows * config.hidden_size * 4 + kGraphLogitRows * config.vocab_size * 4 + kGraphInputs;
+  return static_cast<uint64_t>(table + graphs) + device_scratch_bytes(config, layout, max_num_batched_tokens);
 }
 
 uint64_t nccl_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens) {

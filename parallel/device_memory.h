@@ -8,9 +8,13 @@
 
 namespace chorale::parallel {
 
-/// The embedding (stage 0; the host's mapping serves a CPU) and the scratch of the largest step: hidden rows, q k v,
-/// gate and up in float32, the partial sums of all ranks, logits of 32 rows twice, and what attention and sampling take
-/// at most.
+/// The scratch of the largest step: hidden rows, q k v, gate and up in float32, the partial sums of all ranks, logits
+/// of 32 rows twice, and what attention and sampling take at most. A worker on a GPU takes as much at start, so that no
+/// step finds it gone.
+uint64_t device_scratch_bytes(const ModelConfig& config, const Layout& layout, int max_num_batched_tokens);
+
+/// The embedding (stage 0; the host's mapping serves a CPU), device_scratch_bytes, and the graphs of decode steps:
+/// their inputs, hidden rows and logits.
 uint64_t device_extra_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens);
 
 /// NCCL's own buffers for a rank's communicators, and those in which hidden rows travel.

@@ -33,9 +33,10 @@ int32_t DeviceSampler::take_slot() {
   if (free_slots_.empty()) {
     const int64_t num_slots = counts_.view().data == nullptr ? 0 : counts_.shape()[0];
     Tensor larger(*where_.device, DType::kI32, {std::max(kFirstSlots, 2 * num_slots), vocab_size_});
-    if (num_slots > 0)
+    if (num_slots > 0) {
       op_.stream->copy(larger.view().data, counts_.view().data, counts_.view().size_bytes(), CopyKind::kDeviceToDevice);
-    op_.stream->synchronize(Deadline::after(std::chrono::minutes(1)));  // before the smaller one goes
+      op_.stream->synchronize(Deadline::after(std::chrono::minutes(1)));  // before the smaller one goes
+    }
     for (int64_t slot = larger.shape()[0]; slot-- > num_slots;) free_slots_.push_back(static_cast<int32_t>(slot));
     counts_ = std::move(larger);
   }

@@ -1,5 +1,6 @@
 // How long the parts of a step took on a device, from events in its stream: the host's clock would see only how long
-// it takes to queue them. The stage runner has one for each step in flight; for StageReport only.
+// it takes to queue them. The stage runner has one for each step in flight; for StageReport only. What a graph
+// communicates inside itself counts as computing.
 #pragma once
 
 #include <memory>

@@ -4,6 +4,7 @@
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
+#include "parallel/device_memory.h"
 #include "worker/device_communicator.h"
 #include "worker/layers/linear.h"
 #include "worker/ops/token_ids.h"
@@ -22,6 +23,14 @@ parallel::Range query_heads(const parallel::ClusterPlan& plan, int rank) {
 
 constexpr size_t kFirstScratchBytes = size_t{1} << 20;
 constexpr std::chrono::seconds kLastWork{10};
+
+/// A GPU's scratch is what the coordinator counted for the largest step, taken before anything else can take it. The
+/// emulator's and the CPU's grows as the host's memory does.
+size_t first_scratch_bytes(const parallel::ClusterPlan& plan, const DeviceStream& where) {
+  return where.kind() == DeviceKind::kCuda ? static_cast<size_t>(parallel::device_scratch_bytes(
+                                                 plan.config, plan.layout, plan.max_num_batched_tokens))
+                                           : kFirstScratchBytes;
+}
 
 KvCacheSpec kv_spec(const parallel::ClusterPlan& plan, int rank) {
   return {.dtype = plan.numerics.cache,
@@ -74,7 +83,7 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
       world_(world),
       where_(where),
       weights_(std::move(weights)),
-      scratch_(where.device, kFirstScratchBytes),
+      scratch_(where.device, first_scratch_bytes(plan, where)),
       staging_(where ? std::optional<HostStaging>(std::in_place, where) : std::nullopt),
       op_{.device = where.kind(),
           .isa = plan.numerics.isa,
@@ -104,6 +113,7 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
   if (where_ && is_sampler()) device_sampler_.emplace(op_, where_, plan_.config.vocab_size);
   // Sequences that end in a plan make room for those that start in it; twice as many are a plan that went wrong.
   if (keeps_ids_) last_ids_ = Tensor(*where.device, DType::kI32, {2 * int64_t{plan.max_num_seqs}});
+  if (plan.cuda_graphs == parallel::CudaGraphs::kOn && can_capture()) capture_graphs();
 }
 
 StageRunner::~StageRunner() {
@@ -141,7 +151,7 @@ void StageRunner::enqueue(const StepPlan& plan) {
   if (is_sampler()) start_samplers(plan);
   const Batch batch = sequences_.make_batch(plan);
   const Workspace::Scope scope(scratch_);
-  Step step{op_, batch, place_batch(op_, batch), entry->deadline, {}, entry->spans ? &*entry->spans : nullptr};
+  Step step{op_, batch, {}, entry->deadline, {}, entry->spans ? &*entry->spans : nullptr};
   try {
     if (batch.num_tokens() > 0) compute(plan, step, *entry);
   } catch (const Error& error) {
@@ -159,13 +169,30 @@ void StageRunner::enqueue(const StepPlan& plan) {
 }
 
 void StageRunner::compute(const StepPlan& plan, Step& step, StepInFlight& entry) {
+  const bool is_first = plan_.layout.is_first_stage(rank_);
+  const std::vector<int32_t> sources = is_first ? id_sources(plan, step) : std::vector<int32_t>();
+  if (graphs_ && graphs_->takes(step.batch)) {
+    const DecodeGraphs::Ready ready = graphs_->load(step.batch, sources);
+    if (!is_first) receive_hidden(step, ready.hidden);
+    ready.graph.launch(*where_.stream);
+    ++num_replayed_;
+    return leave(plan, step, ready.hidden, ready.logits, entry);
+  }
+  step.arrays = place_batch(op_, step.batch);
   const MatrixView hidden = take_matrix(op_, DType::kF32, step.batch.num_tokens(), plan_.config.hidden_size);
-  enter_hidden(plan, step, hidden);
-  model_->forward(step, hidden);
-  if (plan_.layout.is_last_stage(rank_))
-    run_head(plan, step, hidden, entry);
+  if (is_first)
+    embed(step, place(op_, std::span<const int32_t>(sources)), hidden);
   else
-    leave_hidden(step, hidden);
+    receive_hidden(step, hidden);
+  model_->forward(step, hidden);
+  leave(plan, step, hidden, {}, entry);
+}
+
+// `logits`: of all rows, where a graph has computed them.
+void StageRunner::leave(const StepPlan& plan, Step& step, MatrixView hidden, MatrixView logits, StepInFlight& entry) {
+  if (plan_.layout.is_last_stage(rank_)) return run_head(plan, step, hidden, logits, entry);
+  const Stopwatch watch(step, TimeKind::kComm);
+  link_->send(hidden, step.deadline);
 }
 
 bool StageRunner::is_done() {
@@ -223,24 +250,26 @@ parallel::StageReport StageRunner::report(uint64_t step, std::chrono::nanosecond
           .wait_us = microseconds(others.wait)};
 }
 
-void StageRunner::enter_hidden(const StepPlan& plan, Step& step, MatrixView hidden) {
-  if (!plan_.layout.is_first_stage(rank_)) {
-    const Stopwatch watch(step, TimeKind::kWait);
-    link_->receive(hidden, step.deadline);
-    return;
-  }
+void StageRunner::receive_hidden(Step& step, MatrixView hidden) {
+  const Stopwatch watch(step, TimeKind::kWait);
+  link_->receive(hidden, step.deadline);
+}
+
+// Stage 0: the ids of the plan's rows, or where the device finds them.
+std::vector<int32_t> StageRunner::id_sources(const StepPlan& plan, Step& step) {
   if (!keeps_ids_) {
     const Stopwatch watch(step, TimeKind::kWait);
     await_sources(plan);
     sampled_.collect(plan, sequences_, step.deadline);
   }
-  const std::vector<int32_t> sources = sequences_.input_ids(plan, plan_.config.vocab_size);
-  const int32_t* ids = place(op_, std::span<const int32_t>(sources));
-  if (keeps_ids_) {
-    auto* resolved = scratch_.take<int32_t>(hidden.rows);
-    resolve_ids(op_, {.sources = ids, .table = last_ids_.as<int32_t>(), .count = hidden.rows, .ids = resolved});
-    ids = resolved;
-  }
+  return sequences_.input_ids(plan, plan_.config.vocab_size);
+}
+
+void StageRunner::embed(Step& step, const int32_t* sources, MatrixView hidden) {
+  if (!keeps_ids_) return model_->embed(step, sources, hidden);
+  const Workspace::Scope scope(scratch_);
+  auto* ids = scratch_.take<int32_t>(hidden.rows);
+  resolve_ids(op_, {.sources = sources, .table = last_ids_.as<int32_t>(), .count = hidden.rows, .ids = ids});
   model_->embed(step, ids, hidden);
 }
 
@@ -258,11 +287,6 @@ void StageRunner::note_sampled(const StepPlan& plan) {
   if (!keeps_ids_) return sampled_.expect(plan);
   for (uint64_t id : sampled_sequences(plan))
     sequences_.set_sampled(id, plan.step, id_source_of_slot(sequences_.slot(id)));
-}
-
-void StageRunner::leave_hidden(Step& step, MatrixView hidden) {
-  const Stopwatch watch(step, TimeKind::kComm);
-  link_->send(hidden, step.deadline);
 }
 
 void StageRunner::start_samplers(const StepPlan& plan) {

@@ -14,6 +14,7 @@
 #include "comm/communicator.h"
 #include "parallel/cluster_plan.h"
 #include "parallel/step_plan.h"
+#include "worker/decode_graphs.h"
 #include "worker/device_sampler.h"
 #include "worker/hidden_link.h"
 #include "worker/kv/kv_cache.h"
@@ -62,6 +63,8 @@ class StageRunner {
   }
 
   uint64_t kv_bytes() const;
+  /// Tests: steps that were graphs.
+  uint64_t num_replayed() const { return num_replayed_; }
   const StageWeights& weights() const { return weights_; }
 
   /// Tests: called with every row of logits that the leader of the last stage sees, before sampling.
@@ -89,14 +92,20 @@ class StageRunner {
   void await(StepInFlight& step);
   void complete(StepInFlight& step);
   parallel::StageReport report(uint64_t step, std::chrono::nanoseconds compute, StepTimes others) const;
-  void enter_hidden(const parallel::StepPlan& plan, Step& step, MatrixView hidden);
-  void leave_hidden(Step& step, MatrixView hidden);
+  std::vector<int32_t> id_sources(const parallel::StepPlan& plan, Step& step);
+  void embed(Step& step, const int32_t* sources, MatrixView hidden);
+  void receive_hidden(Step& step, MatrixView hidden);
+  void leave(const parallel::StepPlan& plan, Step& step, MatrixView hidden, MatrixView logits, StepInFlight& entry);
+  bool can_capture() const;
+  void capture_graphs();
   void start_samplers(const parallel::StepPlan& plan);
   void await_sources(const parallel::StepPlan& plan);
   void note_sampled(const parallel::StepPlan& plan);
   std::vector<HeadRow> head_rows(const parallel::StepPlan& plan, const Batch& batch) const;
-  void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, StepInFlight& entry);
+  void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, MatrixView logits, StepInFlight& entry);
   MatrixView slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows);
+  void collect_logits(Step& step, MatrixView picked, MatrixView whole);
+  void answer(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepInFlight& entry);
   struct HostLogits;  // what answering needs of a slab's logits, in the host's memory
   HostLogits fetch_logits(Step& step, std::span<const HeadRow> rows, MatrixView logits);
   parallel::SampledToken describe(const HeadRow& row, const HostLogits& host, int64_t i, int32_t id) const;
@@ -129,6 +138,8 @@ class StageRunner {
   std::optional<DeviceSampler> device_sampler_;             // likewise, where it computes on a device
   std::vector<SamplerScratch> sampler_scratch_;             // [num_threads]
   LogitsObserver observe_logits_;
+  std::optional<DecodeGraphs> graphs_;
+  uint64_t num_replayed_ = 0;
 };
 
 }  // namespace chorale::worker

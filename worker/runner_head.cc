@@ -50,31 +50,49 @@ std::vector<StageRunner::HeadRow> StageRunner::head_rows(const StepPlan& plan, c
   return rows;
 }
 
-void StageRunner::run_head(const StepPlan& plan, Step& step, MatrixView hidden, StepInFlight& entry) {
+void StageRunner::run_head(const StepPlan& plan, Step& step, MatrixView hidden, MatrixView logits,
+                           StepInFlight& entry) {
   const std::vector<HeadRow> rows = head_rows(plan, step.batch);
   const std::span<const HeadRow> all(rows);
-  for (size_t begin = 0; begin < rows.size(); begin += kSlabRows) {
-    const auto slab = all.subspan(begin, std::min<size_t>(kSlabRows, rows.size() - begin));
+  if (logits.rows > 0 && logits.rows == static_cast<int64_t>(rows.size())) {  // of the very rows
     const Workspace::Scope scope(scratch_);
-    const MatrixView logits = slab_logits(step, hidden, slab);
-    int32_t* ids = is_sampler() ? answer_slab(step, slab, logits, entry) : nullptr;
-    if (keeps_ids_) keep_slab_ids(step, slab, ids);
+    answer(step, all, logits, entry);
+  } else {
+    for (size_t begin = 0; begin < rows.size(); begin += kSlabRows) {
+      const auto slab = all.subspan(begin, std::min<size_t>(kSlabRows, rows.size() - begin));
+      const Workspace::Scope scope(scratch_);
+      answer(step, slab, slab_logits(step, hidden, slab), entry);
+    }
   }
   if (where_ || !is_sampler()) return;  // a device's come to the host later
   const Stopwatch watch(step, TimeKind::kComm);
   sampled_.publish(plan.step, entry.outcome.result->sampled, sequences_, step.deadline);
 }
 
-// [rows, vocab_size] on the leader, this rank's slice elsewhere.
+void StageRunner::answer(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepInFlight& entry) {
+  int32_t* ids = is_sampler() ? answer_slab(step, rows, logits, entry) : nullptr;
+  if (keeps_ids_) keep_slab_ids(step, rows, ids);
+}
+
+// [rows, vocab_size] in scratch; only the leader fills it.
 MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows) {
   const auto num_rows = static_cast<int64_t>(rows.size());
   const MatrixView picked = take_matrix(op_, DType::kF32, num_rows, hidden.cols);
   std::vector<int32_t> row_ids;
   for (const HeadRow& row : rows) row_ids.push_back(row.hidden_row);
   embedding(op_, {.ids = place(op_, std::span<const int32_t>(row_ids)), .table = hidden, .out = picked});
+  const MatrixView whole =
+      is_leader() ? take_matrix(op_, DType::kF32, num_rows, plan_.config.vocab_size) : MatrixView{};
+  collect_logits(step, picked, whole);
+  return whole;
+}
 
+// `whole` [rows, vocab_size], on the leader; the others send it their slices.
+void StageRunner::collect_logits(Step& step, MatrixView picked, MatrixView whole) {
+  const Workspace::Scope scope(scratch_);
   const auto& slices = plan_.layout.vocab_rows;
   const parallel::Range own = slices[plan_.layout.tp_index_of(rank_)];
+  const int64_t num_rows = picked.rows;
   if (!is_leader()) {
     const MatrixView part = take_matrix(op_, DType::kF32, num_rows, own.size());
     model_->logits(step, picked, part);
@@ -83,22 +101,21 @@ MatrixView StageRunner::slab_logits(Step& step, MatrixView hidden, std::span<con
       groups_.group.send(
           {static_cast<const std::byte*>(part.data), static_cast<size_t>(num_rows * own.size()) * sizeof(float)}, 0,
           kLogitsTag, step.deadline);
-    return part;
+    return;
   }
-  const MatrixView whole = take_matrix(op_, DType::kF32, num_rows, plan_.config.vocab_size);
   model_->logits(step, picked, whole.columns(own.begin, own.end));
+  if (plan_.layout.tp == 1) return;
   const Stopwatch watch(step, TimeKind::kComm);
   for (int tp = 1; tp < plan_.layout.tp; ++tp) {
     const parallel::Range slice = slices[tp];
     if (slice.size() == 0) continue;
-    const Workspace::Scope scope(scratch_);
+    const Workspace::Scope part_scope(scratch_);
     const auto part = take_matrix(op_, DType::kF32, num_rows, slice.size());
     groups_.group.recv(
         {static_cast<std::byte*>(part.data), static_cast<size_t>(num_rows * slice.size()) * sizeof(float)}, tp,
         kLogitsTag, step.deadline);
     cast(op_, {.x = part, .out = whole.columns(slice.begin, slice.end)});
   }
-  return whole;
 }
 
 // Rows of logits, and per row the chunks' softmax terms and the best ids: pointers into scratch of the host.

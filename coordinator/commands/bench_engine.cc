@@ -15,6 +15,7 @@
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
+#include "comm/base/progress.h"
 #include "comm/mpi_session.h"
 #include "coordinator/bench/limits.h"
 #include "coordinator/bench/load.h"
@@ -22,7 +23,6 @@
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
-#include "coordinator/commands/progress.h"
 #include "coordinator/engine.h"
 #include "coordinator/hosted_world.h"
 

@@ -16,11 +16,11 @@
 #include <cxxopts.hpp>
 
 #include "comm/base/error.h"
+#include "comm/base/progress.h"
 #include "coordinator/bench/scaling.h"
 #include "coordinator/bench/scaling_plot.h"
 #include "coordinator/child_process.h"
 #include "coordinator/commands/commands.h"
-#include "coordinator/commands/progress.h"
 #include "parallel/numerics.h"
 
 namespace chorale::coordinator {

@@ -16,12 +16,12 @@
 #include <nlohmann/json.hpp>
 
 #include "comm/base/env.h"
+#include "comm/base/progress.h"
 #include "coordinator/bench/rows.h"
 #include "coordinator/bench/statistics.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/load_client.h"
 #include "coordinator/commands/parse_arguments.h"
-#include "coordinator/commands/progress.h"
 
 namespace chorale::coordinator {
 namespace {

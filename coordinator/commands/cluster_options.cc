@@ -42,6 +42,13 @@ int checked_int(const cxxopts::ParseResult& arguments, const std::string& flag, 
   return value;
 }
 
+parallel::CudaGraphs read_cuda_graphs(const cxxopts::ParseResult& arguments) {
+  const bool is_off = arguments.count("no-cuda-graphs") != 0 || arguments.count("enforce-eager") != 0;
+  if (is_off && arguments.count("cuda-graphs") != 0)
+    fail(ErrorCode::kInvalidArgument, "--cuda-graphs contradicts --no-cuda-graphs and --enforce-eager");
+  return is_off ? parallel::CudaGraphs::kOff : parallel::CudaGraphs::kOn;
+}
+
 ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
   constexpr int kMostRanks = 4096;
   constexpr int kMostTokens = 1 << 20;
@@ -66,6 +73,7 @@ ClusterRequest read_request(const cxxopts::ParseResult& arguments) {
   request.gemm = gemm_from_string(arguments["gemm"].as<std::string>());
   request.answer = parallel::answer_from_string(arguments["answer"].as<std::string>());
   request.comm = parallel::device_comm_from_string(arguments["comm"].as<std::string>());
+  request.cuda_graphs = read_cuda_graphs(arguments);
   request.control_host = arguments["control-host"].as<std::string>();
   request.control_port = checked_int(arguments, "control-port", 0, 65535);
   return request;
@@ -94,6 +102,9 @@ void add_cluster_options(cxxopts::Options& options) {
       ("answer", "one: the same bits in every layout and batch; fast (GPUs): cuBLASLt's and NCCL's own order",
        text("one"))                                                                            //
       ("comm", "auto, nccl, mpi: what ranks on GPUs exchange activations over", text("auto"))  //
+      ("cuda-graphs", "GPUs replay decode steps that they recorded at start (the default)")    //
+      ("no-cuda-graphs", "every kernel is launched by itself")                                 //
+      ("enforce-eager", "the same as --no-cuda-graphs")                                        //
       ("seed", "of the seeds drawn for jobs that give none", cxxopts::value<std::string>());
   options.add_options("Layout")                                                                              //
       ("tp,tensor-parallel-size", "--tensor-parallel-size: ranks that share each layer's heads", number(1))  //

@@ -18,11 +18,11 @@
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
+#include "comm/base/progress.h"
 #include "comm/mpi_session.h"
 #include "coordinator/commands/cluster_options.h"
 #include "coordinator/commands/commands.h"
 #include "coordinator/commands/parse_arguments.h"
-#include "coordinator/commands/progress.h"
 #include "coordinator/engine.h"
 #include "coordinator/hosted_world.h"
 #include "coordinator/model_services.h"

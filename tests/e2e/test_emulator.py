@@ -95,8 +95,10 @@ def test_tensor_cores_give_the_same_bits_in_every_layout(tensor_core_model, refe
 
 @pytest.mark.parametrize("axes", [
     ("--max-num-seqs", "16"), ("--max-num-batched-tokens", "7"), ("--no-enable-prefix-caching",),
-    ("--num-kv-blocks", "22", "--max-model-len", "288", "--max-num-batched-tokens", "64")],
-    ids=["together", "chunks", "no-cache", "preemption"])
+    ("--num-kv-blocks", "22", "--max-model-len", "288", "--max-num-batched-tokens", "64"),
+    ("--no-cuda-graphs", "--max-num-seqs", "16"),
+    ("--enforce-eager", "--num-kv-blocks", "22", "--max-model-len", "288", "--max-num-batched-tokens", "64")],
+    ids=["together", "chunks", "no-cache", "preemption", "no-graphs", "no-graphs-preemption"])
 def test_tensor_cores_give_the_same_bits_in_every_batch(tensor_core_model, reference, tmp_path, axes):
     assert generate(tensor_core_model, make_jobs(384), tmp_path, *EMULATOR, *axes)[1] == reference[1]
 

@@ -8,7 +8,8 @@
 
 namespace chorale::worker {
 
-/// Row i goes to block slots[i] / 16, offset slots[i] % 16. Slots are distinct.
+/// Row i goes to block slots[i] / 16, offset slots[i] % 16. Slots are distinct. On a device a row with slot -1 goes
+/// nowhere: the padding of a captured batch.
 struct KvWriteArgs {
   MatrixView k;                    // f32 [rows, num_kv_heads * head_dim]
   MatrixView v;                    // f32 [rows, num_kv_heads * head_dim]

@@ -59,6 +59,30 @@ TEST(CudaWorlds, TensorCoresGiveOneAnswer) {
   }
 }
 
+TEST(CudaWorlds, GraphsChangeNoBit) {
+  const SyntheticModel model(
+      {.vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  const std::vector<Job> jobs = jobs_for(1100);
+  WorldOptions options{.compute = DType::kBF16, .device = test_device_kind()};
+  options.observes_logits = false;
+  options.cuda_graphs = parallel::CudaGraphs::kOff;
+  const std::vector<Answer> wanted = ThreadWorld(model.path(), options).run(jobs, {Batching::kAlone, 0});
+  options.cuda_graphs = parallel::CudaGraphs::kOn;
+  struct Case {
+    int tp, pp, max_num_seqs;
+    Schedule schedule;
+  };
+  // With three sequences at most, steps of four are not a graph's.
+  for (const Case& c : {Case{1, 1, 8, {Batching::kTogether, 0}}, Case{1, 1, 3, {Batching::kStaggered, 5}},
+                        Case{1, 1, 8, {Batching::kAlone, 1}}, Case{1, 2, 8, {Batching::kStaggered, 16}}}) {
+    SCOPED_TRACE(fmt::format("tp={} pp={} chunk={}", c.tp, c.pp, c.schedule.chunk));
+    options.tp = c.tp;
+    options.pp = c.pp;
+    options.max_num_seqs = c.max_num_seqs;
+    EXPECT_EQ(ThreadWorld(model.path(), options).run(jobs, c.schedule), wanted);
+  }
+}
+
 TEST(CudaWorlds, StepsInFlightChangeNoBit) {
   const SyntheticModel model(
       {.vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64});

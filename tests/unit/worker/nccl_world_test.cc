@@ -71,6 +71,7 @@ TEST(NcclWorlds, AStepEndsAtItsDeadlineAndNamesTheOperation) {
     ThreadWorld(model.path(), {.tp = 2,
                                .compute = DType::kBF16,
                                .device = DeviceKind::kEmulator,
+                               .cuda_graphs = parallel::CudaGraphs::kOff,
                                .device_comm = DeviceComm::kNccl,
                                .deadline_ms = 300})
         .run(jobs());

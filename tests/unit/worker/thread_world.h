@@ -69,7 +69,9 @@ struct WorldOptions {
   int64_t num_kv_blocks = 160;
   DeviceKind device = DeviceKind::kCpu;  // of every rank
   int max_in_flight = 2;                 // where the runner takes so many
-  bool observes_logits = true;           // a device's host waits for them in every step
+  parallel::CudaGraphs cuda_graphs = parallel::CudaGraphs::kOn;
+  int max_num_seqs = 8;
+  bool observes_logits = true;  // a device's host waits for them in every step
   parallel::DeviceComm device_comm = parallel::DeviceComm::kMpi;
   uint32_t deadline_ms = 0;  // of each step; 0: the plan's own
 };
@@ -172,7 +174,8 @@ class ThreadWorld {
     plan_.numerics.mlp_leaves = parallel::num_mlp_leaves(plan_.config);
     plan_.num_kv_blocks = options.num_kv_blocks;
     plan_.max_model_len = options.max_model_len;
-    plan_.max_num_seqs = 64;
+    plan_.max_num_seqs = options.max_num_seqs;
+    plan_.cuda_graphs = options.cuda_graphs;
     plan_.max_num_batched_tokens = 4096;
     plan_.threads = options.threads;
     plan_.spin_us = 0;

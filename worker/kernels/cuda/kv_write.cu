@@ -1,6 +1,6 @@
 // Writes new keys and values into the paged cache, each rounded once to its type (N5). A thread takes one element of K
 // and the one of V beside it: reads 8 bytes, neighbours beside each other, writes 2 or 4 bytes to each of two places.
-// Padding is not written. No sums.
+// Padding is not written, nor are rows without a slot. No sums.
 #include "worker/kernels/cuda/kv_layout.cuh"
 #include "worker/kernels/cuda/launch_support.cuh"
 #include "worker/ops/kernel.h"
@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kThreads) kv_write_kernel(Params<T> p) {
   if (row >= p.rows) return;
   const int column = static_cast<int>(task % width), head = column / p.place.head_dim, dim = column % p.place.head_dim;
   const int32_t slot = p.slots[row];
+  if (slot < 0) return;
   const int key = slot % kBlockTokens;
   const int64_t place = int64_t{slot / kBlockTokens} * p.num_kv_heads + head;
   store(p.cache_k[place * p.place.key_elements() + p.place.key_offset(key, dim)], p.k.row(row)[column]);

@@ -1,4 +1,4 @@
-#include "coordinator/commands/progress.h"
+#include "comm/base/progress.h"
 
 #include <unistd.h>
 
@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-namespace chorale::coordinator {
+namespace chorale {
 namespace {
 constexpr int kBarWidth = 30;
 constexpr std::chrono::milliseconds kRedrawEvery{100};
@@ -32,4 +32,4 @@ void ProgressBar::update(int64_t done, const std::string& note) {
   std::fflush(stderr);
 }
 
-}  // namespace chorale::coordinator
+}  // namespace chorale

@@ -1,11 +1,12 @@
-// A progress bar on standard error, only where that is a terminal; long work of commands reports to it.
+// A progress bar on standard error, only where that is a terminal; long work of commands and of a worker's start
+// reports to it.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <string>
 
-namespace chorale::coordinator {
+namespace chorale {
 
 /// Thread: one.
 class ProgressBar {
@@ -26,4 +27,4 @@ class ProgressBar {
   std::chrono::steady_clock::time_point last_;
 };
 
-}  // namespace chorale::coordinator
+}  // namespace chorale

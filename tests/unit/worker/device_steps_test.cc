@@ -1,0 +1,145 @@
+// Steps in flight on one rank with a device: the host gives it the next step without waiting for the one before.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "comm/base/emulator_stream.h"
+#include "tests/unit/worker/device_test_support.h"
+#include "tests/unit/worker/synthetic_model.h"
+#include "tests/unit/worker/thread_world.h"
+
+namespace chorale::worker::test {
+namespace {
+
+constexpr std::chrono::seconds kPatience{60};
+
+/// A stream of the emulator that does not go on before it is let.
+class Gate {
+ public:
+  explicit Gate(Device& device) : stream_(device.make_stream()), event_(device.make_event()) {
+    auto* handle = static_cast<ChoraleEmulatorStream*>(stream_->native());
+    const auto hold = [](void* context, char*, size_t) {
+      static_cast<std::atomic<bool>*>(context)->wait(false);
+      return 0;
+    };
+    handle->enqueue(handle, hold, &is_open_, nullptr);
+    stream_->record(*event_);
+  }
+  ~Gate() { open(); }
+  void hold_back(Stream& stream) { stream.wait(*event_); }
+  void open() {
+    is_open_ = true;
+    is_open_.notify_all();
+  }
+
+ private:
+  std::atomic<bool> is_open_{false};
+  std::unique_ptr<Stream> stream_;
+  std::unique_ptr<Event> event_;
+};
+
+/// One rank that is the world.
+class Rank {
+ public:
+  Rank(const SyntheticModel& model, parallel::CudaGraphs graphs)
+      : plan_([&] {
+          WorldOptions options{.compute = DType::kBF16, .device = test_device_kind()};
+          options.cuda_graphs = graphs;
+          return ThreadWorld(model.path(), options).plan();
+        }()),
+        device_(open_device(test_device_kind(), 0)),
+        stream_(device_->make_stream()),
+        runner_(plan_, 0, *world_, *world_,
+                load_weights(parallel::Checkpoint::open(model.path()),
+                             {plan_.config, plan_.layout, 0, plan_.numerics.compute, {device_.get(), stream_.get()}},
+                             pool_),
+                pool_, {device_.get(), stream_.get()}) {
+    set_compute_thread_fp_state();
+  }
+  const parallel::ClusterPlan& plan() const { return plan_; }
+  StageRunner& runner() { return runner_; }
+  Device& device() { return *device_; }
+  Stream& stream() { return *stream_; }
+
+ private:
+  const parallel::ClusterPlan plan_;
+  std::unique_ptr<comm::Communicator> world_ = comm::make_single();
+  ThreadPool pool_{{.num_threads = 1, .spin_us = 0}};
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Stream> stream_;
+  StageRunner runner_;
+};
+
+std::vector<std::pair<uint64_t, int32_t>> ids_of(const StepOutcome& outcome) {
+  std::vector<std::pair<uint64_t, int32_t>> ids;
+  for (const parallel::SampledToken& token : outcome.result->sampled)
+    ids.emplace_back(token.sequence_id, token.token.token_id);
+  return ids;
+}
+
+class CudaSteps : public testing::TestWithParam<parallel::CudaGraphs> {
+ protected:
+  const SyntheticModel model_{
+      {.vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64}};
+  const std::vector<Job> jobs_{
+      {.prompt = {5, 6, 7}, .num_tokens = 8},
+      {.prompt = {9}, .num_tokens = 8, .sampling = {.temperature = 1.0f, .presence_penalty = 0.5f, .seed = 3}}};
+};
+
+// The second step's tokens are what the first samples, and nothing of the first has run when both are enqueued.
+TEST_P(CudaSteps, AreEnqueuedWhileTheDeviceIsHeldBack) {
+  if (test_device_kind() != DeviceKind::kEmulator) GTEST_SKIP() << "holds back a stream of the emulator";
+  Rank wanted(model_, parallel::CudaGraphs::kOff), rank(model_, GetParam());
+  const std::vector<parallel::StepPlan> plans = Planner(jobs_, {}, rank.plan().num_kv_blocks).make();
+  ASSERT_EQ(rank.runner().max_in_flight(), 2);
+  for (size_t i = 0; i + 1 < plans.size(); i += 2) {
+    Gate gate(rank.device());
+    gate.hold_back(rank.stream());
+    rank.runner().enqueue(plans[i]);
+    rank.runner().enqueue(plans[i + 1]);
+    EXPECT_FALSE(rank.runner().is_done());
+    gate.open();
+    for (size_t k : {i, i + 1}) EXPECT_EQ(ids_of(rank.runner().finish()), ids_of(wanted.runner().run(plans[k])));
+  }
+  const uint64_t num_decodes = plans.size() / 2 * 2 - 1;  // all but the first
+  EXPECT_EQ(rank.runner().num_replayed(), GetParam() == parallel::CudaGraphs::kOn ? num_decodes : 0);
+}
+
+TEST_P(CudaSteps, NameTheStepWhoseDeadlinePassed) {
+  if (test_device_kind() != DeviceKind::kEmulator) GTEST_SKIP() << "holds back a stream of the emulator";
+  Rank rank(model_, GetParam());
+  std::vector<parallel::StepPlan> plans = Planner(jobs_, {}, rank.plan().num_kv_blocks).make();
+  plans[0].deadline_ms = 20;
+  Gate gate(rank.device());
+  gate.hold_back(rank.stream());
+  rank.runner().enqueue(plans[0]);
+  const Deadline patience = Deadline::after(kPatience);
+  while (!rank.runner().is_done() && !patience.expired()) std::this_thread::yield();
+  try {
+    rank.runner().finish();
+    FAIL() << "it did not throw";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded);
+    EXPECT_NE(std::string(error.what()).find("step 1: "), std::string::npos) << error.what();
+  }
+}
+
+TEST_P(CudaSteps, ReportTheTimeOfTheDevice) {
+  Rank rank(model_, GetParam());
+  for (const parallel::StepPlan& plan : Planner(jobs_, {}, rank.plan().num_kv_blocks).make()) {
+    const auto start = Deadline::Clock::now();
+    const StepOutcome outcome = rank.runner().run(plan);
+    const auto most = std::chrono::duration_cast<std::chrono::microseconds>(Deadline::Clock::now() - start);
+    ASSERT_TRUE(outcome.report.has_value());
+    EXPECT_GT(outcome.report->compute_us, 0u);
+    EXPECT_LE(outcome.report->compute_us, most.count());
+    EXPECT_EQ(outcome.report->comm_us + outcome.report->wait_us, 0u);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Graphs, CudaSteps, testing::Values(parallel::CudaGraphs::kOff, parallel::CudaGraphs::kOn),
+                         [](const auto& param) { return param.param == parallel::CudaGraphs::kOn ? "on" : "off"; });
+
+}  // namespace
+}  // namespace chorale::worker::test
