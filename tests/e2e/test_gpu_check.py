@@ -145,6 +145,18 @@ def test_ranks_share_a_gpu_by_host_ids_of_their_own(tmp_path, monkeypatch):
     assert all(gpu_worlds.OWN_HOST_ID not in command and "NCCL_IB_DISABLE" not in extra for command, extra in several.commands)
 
 
+def test_benches_put_the_fixed_order_beside_the_libraries_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_worlds.Worlds, "model", lambda self, shape: f"model of {shape}")
+    runner = Scripted((0, ""), (0, ""))
+    runner.run = lambda command, seconds, extra=(): (0, "--device --comm --answer", 0.0)
+    runner.device = "cuda"
+    names = [name for name, _, _ in gpu_worlds.Worlds(runner, tmp_path, 2, has_nccl=True).bench("8b")]
+    assert names == ["engine tp=1", "engine tp=1 fast", "engine tp=2 mpi", "engine tp=2 mpi fast", "engine tp=2 nccl", "engine tp=2 nccl fast",
+                     "comm mpi", "comm nccl", "scaling"]
+    runner.device = "emulator"
+    assert not any("fast" in name for name, _, _ in gpu_worlds.Worlds(runner, tmp_path, 1, has_nccl=False).bench("tiny"))
+
+
 def test_without_a_gpu_it_is_skipped():
     if any(Path(p).exists() for p in ("/dev/nvidiactl", "/dev/dxg")):
         pytest.skip("there is a GPU here")
