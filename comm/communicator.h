@@ -1,7 +1,7 @@
 // Communicator: how the ranks of one group exchange bytes and meet partial sums. One interface for all backends
-// (threads, shared memory, MPI, a hybrid that picks per pair, later NCCL); the parallel layers and the stage runner are
-// its only users. All calls are collective in the same order on every member (send/recv pairwise), take a deadline, and
-// give the same bits on every backend.
+// (threads, shared memory, MPI, a hybrid that picks per pair); worker/device_communicator is that of device memory. The
+// parallel layers and the stage runner are its only users. All calls are collective in the same order on every member
+// (send/recv pairwise), take a deadline, and give the same bits on every backend.
 #pragma once
 
 #include <cstddef>

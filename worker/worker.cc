@@ -50,7 +50,7 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions&
   hello.device_arithmetic = device->arithmetic();
   hello.device_name = device->name();
   if (options.looks_for_cublaslt) hello.cublaslt_version = cublaslt_version(device->kind());
-  if (options.comm != parallel::DeviceComm::kMpi) hello.nccl_version = nccl_version(device->kind());
+  if (map.size > 1 && options.comm != parallel::DeviceComm::kMpi) hello.nccl_version = nccl_version(device->kind());
   if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
   hello.device_identity = device->identity();
   return hello;
