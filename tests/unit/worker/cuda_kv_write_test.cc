@@ -23,6 +23,23 @@ TEST(CudaKvWrite, LayoutIsTheOneThatTheCacheDocuments) {
   EXPECT_EQ(vectors.value_offset(3, 71), 3 * 80 + 71);
 }
 
+TEST(CudaKvWrite, ThePlanCountsTheCacheThatADeviceTakes) {
+  parallel::ModelConfig config;
+  config.vocab_size = 1024;
+  config.hidden_size = 288;
+  config.intermediate_size = 512;
+  config.num_layers = 3;
+  config.num_heads = config.num_kv_heads = 4;
+  for (int head_dim : {64, 72, 7}) {
+    config.head_dim = head_dim;
+    const parallel::Layout layout = parallel::make_layout(config, {.tp = 2});
+    for (DType dtype : {DType::kBF16, DType::kF16}) {
+      const KvCacheSpec spec{dtype, 3, 2, head_dim, kv_order(DeviceKind::kCuda, dtype)};
+      EXPECT_EQ(parallel::kv_block_bytes(config, layout, 0, dtype), static_cast<uint64_t>(kv_bytes_per_block(spec)));
+    }
+  }
+}
+
 TEST(CudaKvWrite, RoundsEachRowIntoItsSlotAndNothingElse) {
   TestDevice device;
   const int rows = 37, blocks = 5;
