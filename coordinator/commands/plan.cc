@@ -173,8 +173,9 @@ struct Recommendation {
 std::optional<Recommendation> recommend(const cxxopts::ParseResult& arguments, const ClusterRequest& request,
                                         const parallel::ModelConfig& config, const WorkerModule& worker) {
   if (!wants_advice(arguments)) return std::nullopt;
-  if (request.gemm == Gemm::kCublasLt)
-    fail(ErrorCode::kInvalidArgument, "--gemm cublaslt: its version is known on the machine only; leave it out");
+  if (request.gemm == Gemm::kCublasLt || request.answer == parallel::Answer::kFast)
+    fail(ErrorCode::kInvalidArgument, "--{}: cuBLASLt's version is known on the machine only; leave it out",
+         request.answer == parallel::Answer::kFast ? "answer fast" : "gemm cublaslt");
   check_options(request, config);
   Recommendation result;
   result.machine = read_figures(arguments, request.device, DeviceRegistry::find(to_string(DeviceKind::kCuda)), worker);

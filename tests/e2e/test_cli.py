@@ -231,6 +231,7 @@ def test_plan_recommends_for_cpu_nodes_by_given_and_measured_figures():
 
 
 @pytest.mark.parametrize("flags,says", [
+    (["--gpu", "L4", "--answer", "fast"], "known on the machine only"),
     (["--nodes", 2], "--nodes describes machines"), (["--gpu", "H1000"], "known are A100-40"),
     (["--gpu", "L4", "--device", "cpu"], "contradict"), (["--gpu", "L4", "--max-model-len", 100000], "the model has 512 positions"),
     (["--gpu", "L4", "--nodes", 1000, "--gpus-per-node", 1000], "1 to 1024 ranks")])
