@@ -21,7 +21,9 @@ uint64_t device_extra_bytes(const ModelConfig& config, const Layout& layout, int
 uint64_t nccl_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens) {
   constexpr int64_t kCommunicator = int64_t{192} << 20, kSlots = 2;
   const int64_t lanes = (layout.is_first_stage(rank) ? 0 : 1) + (layout.is_last_stage(rank) ? 0 : 1);
-  return static_cast<uint64_t>((lanes + 1) * kCommunicator +
+  const bool takes_ids = layout.is_first_stage(rank) || rank == layout.rank_of(layout.pp - 1, 0);
+  const int64_t ids = layout.pp > 1 && takes_ids ? 1 : 0;
+  return static_cast<uint64_t>((lanes + 1 + ids) * kCommunicator +
                                lanes * kSlots * max_num_batched_tokens * config.hidden_size * 4);
 }
 

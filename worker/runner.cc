@@ -23,6 +23,7 @@ parallel::Range query_heads(const parallel::ClusterPlan& plan, int rank) {
 
 constexpr size_t kFirstScratchBytes = size_t{1} << 20;
 constexpr std::chrono::seconds kLastWork{10};
+constexpr int kSpareLaps = 2;  // pp + 1 steps are under way, and one more is kept
 
 /// A GPU's scratch is what the coordinator counted for the largest step, taken before anything else can take it. The
 /// emulator's and the CPU's grows as the host's memory does.
@@ -42,6 +43,13 @@ KvCacheSpec kv_spec(const parallel::ClusterPlan& plan, int rank) {
 uint32_t microseconds(std::chrono::nanoseconds time) {
   return static_cast<uint32_t>(
       std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::microseconds>(time).count()));
+}
+
+/// The last step whose tokens `plan` reads; 0: none.
+uint64_t newest_source(const StepPlan& plan) {
+  uint64_t newest = 0;
+  for (const parallel::SequenceChunk& chunk : plan.chunks) newest = std::max(newest, chunk.from_step);
+  return newest;
 }
 
 /// Throws the error again, with the step that it ended.
@@ -105,14 +113,17 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
                          .where = where,
                          .answer = plan_.numerics.answer})),
       sampled_(plan_.layout, rank, world),
-      keeps_ids_(where && plan.layout.pp == 1),
+      keeps_ids_(where && (plan.layout.pp == 1 || plan.device_comm == parallel::DeviceComm::kNccl)),
       is_asynchronous_(where && (plan.layout.num_ranks() == 1 || plan.device_comm == parallel::DeviceComm::kNccl)),
       sampler_scratch_(static_cast<size_t>(pool.num_threads())) {
   CHECK_EQ(world.size(), plan.layout.num_ranks());
   CHECK_EQ(group.size(), plan.layout.tp);
   if (where_ && is_sampler()) device_sampler_.emplace(op_, where_, plan_.config.vocab_size);
   // Sequences that end in a plan make room for those that start in it; twice as many are a plan that went wrong.
-  if (keeps_ids_) last_ids_ = Tensor(*where.device, DType::kI32, {2 * int64_t{plan.max_num_seqs}});
+  if (keeps_ids_ && plan_.layout.is_first_stage(rank))
+    last_ids_ = Tensor(*where.device, DType::kI32, {max_sequences()});
+  if (groups_.transports.ids)
+    ids_link_.emplace(*groups_.transports.ids, op_, where, max_sequences(), plan.layout.pp + kSpareLaps);
   if (plan.cuda_graphs == parallel::CudaGraphs::kOn && can_capture()) capture_graphs();
 }
 
@@ -145,7 +156,7 @@ void StageRunner::enqueue(const StepPlan& plan) {
   parallel::validate(plan, plan_.num_kv_blocks, plan_.max_model_len, plan_.max_num_batched_tokens);
   std::unique_ptr<StepInFlight> entry = begin(plan);
   sequences_.begin_step(plan);
-  if (keeps_ids_ && sequences_.num_slots() > last_ids_.shape()[0])
+  if (keeps_ids_ && sequences_.num_slots() > max_sequences())
     fail(ErrorCode::kInvalidArgument, "step {}: {} sequences at once, the cluster plan's max_num_seqs is {}", plan.step,
          sequences_.num_slots(), plan_.max_num_seqs);
   if (is_sampler()) start_samplers(plan);
@@ -157,7 +168,7 @@ void StageRunner::enqueue(const StepPlan& plan) {
   } catch (const Error& error) {
     fail_step(plan.step, error);
   }
-  if (plan_.layout.is_first_stage(rank_)) note_sampled(plan);
+  if (plan_.layout.is_first_stage(rank_)) note_sampled(plan, entry->deadline);
 
   if (where_) {
     entry->done = &entry->spans->stop();
@@ -262,6 +273,7 @@ std::vector<int32_t> StageRunner::id_sources(const StepPlan& plan, Step& step) {
     await_sources(plan);
     sampled_.collect(plan, sequences_, step.deadline);
   }
+  if (ids_link_) ids_link_->keep(newest_source(plan), last_ids_.as<int32_t>());
   return sequences_.input_ids(plan, plan_.config.vocab_size);
 }
 
@@ -276,17 +288,20 @@ void StageRunner::embed(Step& step, const int32_t* sources, MatrixView hidden) {
 // The steps whose ids `plan` reads went through this rank too. Waiting for them here first, where faults of the group
 // are watched for, loses no time: their ids cannot come sooner.
 void StageRunner::await_sources(const StepPlan& plan) {
-  uint64_t newest = 0;
-  for (const parallel::SequenceChunk& chunk : plan.chunks) newest = std::max(newest, chunk.from_step);
+  const uint64_t newest = newest_source(plan);
   for (const auto& earlier : in_flight_)
     if (earlier->step <= newest) await(*earlier);
 }
 
 // Stage 0: where the tokens will be found that this step samples.
-void StageRunner::note_sampled(const StepPlan& plan) {
+void StageRunner::note_sampled(const StepPlan& plan, Deadline deadline) {
   if (!keeps_ids_) return sampled_.expect(plan);
-  for (uint64_t id : sampled_sequences(plan))
-    sequences_.set_sampled(id, plan.step, id_source_of_slot(sequences_.slot(id)));
+  std::vector<int32_t> slots;
+  for (uint64_t id : sampled_sequences(plan)) {
+    slots.push_back(sequences_.slot(id));
+    sequences_.set_sampled(id, plan.step, id_source_of_slot(slots.back()));
+  }
+  if (ids_link_ && !slots.empty()) ids_link_->expect(plan.step, std::move(slots), last_ids_.as<int32_t>(), deadline);
 }
 
 void StageRunner::start_samplers(const StepPlan& plan) {

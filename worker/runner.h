@@ -17,6 +17,7 @@
 #include "worker/decode_graphs.h"
 #include "worker/device_sampler.h"
 #include "worker/hidden_link.h"
+#include "worker/ids_link.h"
 #include "worker/kv/kv_cache.h"
 #include "worker/models/model.h"
 #include "worker/ops/host_staging.h"
@@ -100,7 +101,8 @@ class StageRunner {
   void capture_graphs();
   void start_samplers(const parallel::StepPlan& plan);
   void await_sources(const parallel::StepPlan& plan);
-  void note_sampled(const parallel::StepPlan& plan);
+  void note_sampled(const parallel::StepPlan& plan, Deadline deadline);
+  int64_t max_sequences() const { return 2 * int64_t{plan_.max_num_seqs}; }
   std::vector<HeadRow> head_rows(const parallel::StepPlan& plan, const Batch& batch) const;
   void run_head(const parallel::StepPlan& plan, Step& step, MatrixView hidden, MatrixView logits, StepInFlight& entry);
   MatrixView slab_logits(Step& step, MatrixView hidden, std::span<const HeadRow> rows);
@@ -113,6 +115,7 @@ class StageRunner {
   void sample_on_host(std::span<const HeadRow> rows, const HostLogits& host, parallel::StepResult& result);
   int32_t* answer_slab(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepInFlight& entry);
   void keep_slab_ids(Step& step, std::span<const HeadRow> rows, int32_t* ids);
+  void gather_slab_ids(std::span<const HeadRow> rows, const int32_t* ids, StepInFlight& entry);
 
   const parallel::ClusterPlan plan_;
   const int rank_;
@@ -129,7 +132,8 @@ class StageRunner {
   std::unique_ptr<Model> model_;
   SequenceTable sequences_;
   SampledTokens sampled_;
-  const bool keeps_ids_;                                 // sampled ids stay on the device, in last_ids_
+  const bool keeps_ids_;                                 // sampled ids stay on devices, in stage 0's last_ids_
+  std::optional<IdsLink> ids_link_;                      // to there from another stage's leader
   const bool is_asynchronous_;                           // the host takes no part in a step that is enqueued
   Tensor last_ids_;                                      // i32 [slots of sequences_]
   std::deque<std::unique_ptr<StepInFlight>> in_flight_;  // oldest first

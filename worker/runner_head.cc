@@ -64,6 +64,7 @@ void StageRunner::run_head(const StepPlan& plan, Step& step, MatrixView hidden, 
       answer(step, slab, slab_logits(step, hidden, slab), entry);
     }
   }
+  if (ids_link_ && entry.num_ids > 0) ids_link_->send(entry.num_ids, step.deadline);
   if (where_ || !is_sampler()) return;  // a device's come to the host later
   const Stopwatch watch(step, TimeKind::kComm);
   sampled_.publish(plan.step, entry.outcome.result->sampled, sequences_, step.deadline);
@@ -71,7 +72,8 @@ void StageRunner::run_head(const StepPlan& plan, Step& step, MatrixView hidden, 
 
 void StageRunner::answer(Step& step, std::span<const HeadRow> rows, MatrixView logits, StepInFlight& entry) {
   int32_t* ids = is_sampler() ? answer_slab(step, rows, logits, entry) : nullptr;
-  if (keeps_ids_) keep_slab_ids(step, rows, ids);
+  if (keeps_ids_ && plan_.layout.pp == 1) keep_slab_ids(step, rows, ids);
+  if (ids_link_) gather_slab_ids(rows, ids, entry);
 }
 
 // [rows, vocab_size] in scratch; only the leader fills it.
@@ -191,6 +193,17 @@ void StageRunner::keep_slab_ids(Step& step, std::span<const HeadRow> rows, int32
                  .slots = place(op_, std::span<const int32_t>(slots)),
                  .count = num_rows,
                  .table = last_ids_.as<int32_t>()});
+}
+
+// The leader's ids, one after the other, for stage 0.
+void StageRunner::gather_slab_ids(std::span<const HeadRow> rows, const int32_t* ids, StepInFlight& entry) {
+  std::vector<int32_t> places;
+  for (const HeadRow& row : rows)
+    places.push_back(row.sample == Sample::kYes ? static_cast<int32_t>(entry.num_ids++) : -1);
+  keep_ids(op_, {.ids = ids,
+                 .slots = place(op_, std::span<const int32_t>(places)),
+                 .count = static_cast<int64_t>(rows.size()),
+                 .table = ids_link_->buffer()});
 }
 
 SampledToken StageRunner::describe(const HeadRow& row, const HostLogits& host, int64_t i, int32_t id) const {

@@ -36,6 +36,13 @@ StageTransports make_stage_transports(const parallel::ClusterPlan& plan, int ran
   }
   if (stage > 0) transports.previous = make_link(stage - 1);
   if (stage + 1 < layout.pp) transports.next = make_link(stage);
+  const int leader = layout.rank_of(layout.pp - 1, 0);
+  if (layout.pp > 1 && (stage == 0 || rank == leader)) {
+    std::vector<int> members;
+    for (int tp = 0; tp < layout.tp; ++tp) members.push_back(layout.rank_of(0, tp));
+    members.push_back(leader);
+    transports.ids = make(std::move(members), "sampled ids");
+  }
   return transports;
 }
 

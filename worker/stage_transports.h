@@ -14,6 +14,7 @@ struct StageTransports {
   std::unique_ptr<comm::DeviceTransport> group;     // the ranks of the stage, by tp index; nullptr for one
   std::unique_ptr<comm::DeviceTransport> previous;  // {the rank with this tp index one stage before, this rank}
   std::unique_ptr<comm::DeviceTransport> next;      // {this rank, that of the next stage}
+  std::unique_ptr<comm::DeviceTransport> ids;       // {stage 0, the leader of the last}: of several stages
 };
 
 /// Collective over the world, where the plan says NCCL; else nothing. Throws what DeviceTransportEntry::make throws.

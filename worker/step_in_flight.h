@@ -33,6 +33,7 @@ struct StepInFlight {
     deadline = Deadline::after(allowed);
     outcome = {};
     samples.clear();
+    num_ids = 0;
     done = nullptr;
     if (answers) answers->reset();
     if (spans) spans->start();
@@ -42,6 +43,7 @@ struct StepInFlight {
   std::chrono::milliseconds allowed{0};  // from when the step before it was done
   Deadline deadline = Deadline::after(allowed);
   StepOutcome outcome;                           // but for what the device still computes
+  int64_t num_ids = 0;                           // of those, that go to stage 0
   std::vector<DeviceSampler::Sampling> samples;  // one for each slab of logits
   std::optional<PinnedArena> answers;            // of a device
   std::optional<DeviceSpans> spans;              // likewise

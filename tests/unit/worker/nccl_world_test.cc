@@ -52,6 +52,9 @@ TEST(NcclWorlds, GiveTheBitsOfOneRankInEveryLayout) {
     options.tp = c.tp;
     options.pp = c.pp;
     EXPECT_EQ(ThreadWorld(model.path(), options).run(jobs(), c.schedule), wanted);
+    options.observes_logits = false;  // the host waits for less
+    EXPECT_EQ(ThreadWorld(model.path(), options).run(jobs(), c.schedule), wanted);
+    options.observes_logits = true;
   }
 }
 
