@@ -50,14 +50,14 @@ def test_plan_says_whether_the_kv_cache_is_capped_at_the_need():
     facts, text = plan("--kv-cache-memory-bytes", "2G")
     assert facts["num_kv_blocks"] == 2 * 16 < facts["affordable_kv_blocks"] and facts["kv_capped_at_need"] is True
     assert "capped at what 2 sequences" in text and str(facts["affordable_kv_blocks"]) in text
-    facts, text = plan("--kv-cache-memory-bytes", "500K")
+    facts, text = plan("--kv-cache-memory-bytes", "1000K")
     assert facts["num_kv_blocks"] == facts["affordable_kv_blocks"] < 32 and facts["kv_capped_at_need"] is False
     assert "capped" not in text
 
 
 @pytest.mark.parametrize("flags,says", [
-    (["--kv-cache-memory-bytes", 100], "no length fits, or raise --kv-cache-memory-bytes to 655360 bytes"),
-    (["--kv-cache-memory-bytes", 50000], "--max-model-len 32 fits, or raise --kv-cache-memory-bytes to 655360 bytes"),
+    (["--kv-cache-memory-bytes", 100], "no length fits, or raise --kv-cache-memory-bytes to 1310720 bytes"),
+    (["--kv-cache-memory-bytes", 100000], "--max-model-len 32 fits, or raise --kv-cache-memory-bytes to 1310720 bytes"),
     (["--num-kv-blocks", 2], "--max-model-len 32 fits, or raise --num-kv-blocks to 32"),
     (["--num-kv-blocks", 100000000], "MiB too little")])
 def test_a_plan_that_cannot_fit_exits_1_and_says_what_would(flags, says):
