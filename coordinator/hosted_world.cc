@@ -85,7 +85,9 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
   int worker_code = 1;
   std::exception_ptr worker_failure;
   try {
-    worker_code = worker.run(worker_start(rendezvous, request), session);
+    WorkerStart start = worker_start(rendezvous, request);
+    start.hosts_coordinator = true;
+    worker_code = worker.run(start, session);
   } catch (...) {
     worker_failure = std::current_exception();
   }

@@ -37,6 +37,7 @@ chorale::worker::WorkerOptions worker_options(const coordinator::WorkerStart& st
   options.epoch = start.epoch;
   options.device = start.device;
   options.comm = start.comm;
+  options.hosts_coordinator = start.hosts_coordinator;
   options.threads = start.threads;
   options.record_path = start.record_path;
   options.looks_for_cublaslt = start.looks_for_cublaslt;

@@ -25,6 +25,7 @@ struct WorkerStart {
   std::optional<parallel::DeviceComm> comm;  // kMpi: it does not look for NCCL
   int threads = 0;                           // 0: max(1, cores / ranks on the host)
   std::string record_path;                   // write the plans it runs there; empty: no
+  bool hosts_coordinator = false;            // in this process
   bool looks_for_cublaslt = false;           // where --gemm or --answer asks for it: opening it takes time
 };
 

@@ -85,7 +85,13 @@ class ControlLoop {
     if (!plan) return 0;
     try {
       start(*plan);
-    } catch (const std::exception& error) {  // also a library's: out of memory, no more threads
+    } catch (const Error& error) {
+      report(error.what());  // a coordinator that cannot be told heard it from another rank: it ended the world
+      const bool lacks_peers = error.code() == ErrorCode::kPeerLost || error.code() == ErrorCode::kDeadlineExceeded;
+      if (!lacks_peers || options_.hosts_coordinator) throw;
+      client_.reset();  // sends what is queued
+      leave_after_others(error.what());
+    } catch (const std::exception& error) {  // a library's: out of memory, no more threads
       report(error.what());
       throw;
     }
@@ -95,6 +101,10 @@ class ControlLoop {
     } catch (const std::exception& error) {
       const bool is_known = report(error.what()) || is_stopped();
       client_.reset();  // sends what is queued
+      if (is_known && options_.hosts_coordinator) {
+        stage_.release();  // NOLINT(bugprone-unused-return-value): what hangs on a device would hold up its end
+        throw;
+      }
       if (is_known) leave_after_others(error.what());
       leave(map_.rank, error.what());
     }

@@ -22,13 +22,15 @@ struct WorkerOptions {
   int threads = 0;                           // compute threads; 0: as the plan says
   std::string record_path;                   // rank 0 writes the plans it runs there; empty: no
   bool looks_for_cublaslt = false;           // and tells the coordinator its version
+  bool hosts_coordinator = false;            // in this process: see run_worker
   std::chrono::seconds connect_deadline{120};
 };
 
 /// Joins the coordinator, loads what the cluster plan gives this rank, then runs step plans until it is told to stop:
 /// returns 0. Before the first step a failure is reported to the coordinator and thrown. From then on a lost link, a
-/// lost peer or a step past its deadline ends the process with code 3 and one line: half-done collectives cannot be
-/// taken back.
+/// lost peer or a step past its deadline ends the process with code 3 and one line, which the coordinator says where it
+/// can be told: half-done collectives cannot be taken back. Where this process hosts the coordinator, such a failure is
+/// thrown once it is reported, so that the coordinator can say it before the process ends.
 int run_worker(const WorkerOptions& options, const comm::WorldMap& map, const WorldFactory& make_world);
 int run_worker(const WorkerOptions& options, const comm::MpiSession& session);
 

@@ -108,16 +108,34 @@ def test_a_lost_peer_ends_every_worker(model, tmp_path, how):
         assert len(lines) == 1 and "the world of workers is lost: rank 1 is lost: " in lines[0], lines
 
 
-def test_an_error_of_the_library_is_one_line_with_the_operation(model, jobs, tmp_path):
+@pytest.mark.parametrize("rank", [0, 1])  # 0 hosts the coordinator, which has to tell it
+def test_an_error_of_the_library_is_one_line_with_the_operation(model, jobs, tmp_path, rank):
     path = tmp_path / "jobs.jsonl"
     path.write_text(json.dumps(jobs[0]) + "\n")
     started = time.monotonic()
     done = run("generate", "--model", model, "--jobs", path, *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=60,
-               env=library(FAKE_NCCL_FAULT="error-op:20@1"))
+               env=library(FAKE_NCCL_FAULT=f"error-op:20@{rank}"))
     assert done.returncode == 3 and time.monotonic() - started < 25, done.stderr
     lines = [line for line in said(done.stderr) if not line.startswith("error: job 0: ")]
     assert len(lines) == 1, done.stderr
     assert " is lost: step " in lines[0] and "NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. " in lines[0] and "remote process exited" in lines[0], lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault,seconds,words", [
+    ("hang-op:20@1", 30, [" is lost: step ", "the deadline passed", "NCCL 2.28.9 (stage ", " no. "]),
+    ("hang-init@1", 120, ["NCCL 2.28.9 (stage 0: ranks 0, 1) to start did not begin by the deadline: a peer is late, hung or gone"])],
+    ids=["operation", "init"])
+def test_a_library_that_hangs_ends_the_world_at_its_deadline(model, jobs, tmp_path, fault, seconds, words):
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(json.dumps(jobs[0]) + "\n")
+    started = time.monotonic()
+    done = run("generate", "--model", model, "--jobs", path, *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=200,
+               env=library(FAKE_NCCL_FAULT=fault))
+    assert done.returncode != 0 and seconds - 1 < time.monotonic() - started < seconds + 20, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    lines = [line for line in said(done.stderr) if not line.startswith("error: job 0: ")]
+    assert len(lines) == 1, done.stderr
 
 
 def test_a_late_peer_is_waited_for(model, jobs, one_rank, tmp_path):
