@@ -176,7 +176,12 @@ Result ncclCommDestroy(Comm comm) {
   return kSuccess;
 }
 /// For tests in one process, not of NCCL: ends what hangs in communicators that were made so far.
-void fakeNcclGiveUp() { ++fake_nccl::num_given_up; }
+void fakeNcclGiveUp() {
+  ++fake_nccl::num_given_up;
+  const std::lock_guard lock(fake_nccl::open_names.mutex);
+  for (const std::string& name : fake_nccl::open_names.names) shm_unlink(name.c_str());
+  fake_nccl::open_names.names.clear();
+}
 
 Result ncclGroupStart() {
   ++group_depth;

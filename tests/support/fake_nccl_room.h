@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -66,6 +68,13 @@ inline Fault fault_of(int rank) {
 /// Moves when a test gives up what hangs.
 inline std::atomic<uint32_t> num_given_up{0};
 
+/// Names of rooms that this process opened and whose ranks have not all come.
+struct OpenNames {
+  std::mutex mutex;
+  std::set<std::string> names;
+};
+inline OpenNames open_names;
+
 class Communicator {
  public:
   Communicator(int num_ranks, int rank, const UniqueId& id)
@@ -84,6 +93,8 @@ class Communicator {
     }
     if (room_->num_joined.load() < static_cast<uint32_t>(num_ranks)) return false;
     if (rank == 0) shm_unlink(name_.c_str());
+    const std::lock_guard lock(open_names.mutex);
+    open_names.names.erase(name_);
     return true;
   }
 
@@ -144,6 +155,10 @@ class Communicator {
     return sizeof(Room) + sizeof(Channel) * static_cast<size_t>(num_ranks) * static_cast<size_t>(num_ranks);
   }
   bool open_room() {
+    {
+      const std::lock_guard lock(open_names.mutex);
+      open_names.names.insert(name_);
+    }
     const int fd = shm_open(name_.c_str(), O_RDWR | O_CREAT, 0600);
     if (fd < 0) return false;
     if (ftruncate(fd, static_cast<off_t>(room_bytes())) == 0) {
