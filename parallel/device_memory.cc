@@ -19,11 +19,14 @@ uint64_t device_extra_bytes(const ModelConfig& config, const Layout& layout, int
 }
 
 uint64_t nccl_bytes(const ModelConfig& config, const Layout& layout, int rank, int max_num_batched_tokens) {
-  constexpr int64_t kCommunicator = int64_t{192} << 20, kSlots = 2;
+  // What users of NCCL 2.2x report: 544 to 688 MB a communicator (NCCL's issue 964), 470 MB for each peer that a rank
+  // sends to or receives from beside collectives (issue 1685), as the leader does for logits.
+  constexpr int64_t kCommunicator = int64_t{640} << 20, kPeer = int64_t{480} << 20, kSlots = 2;
+  const int64_t peers = layout.tp_index_of(rank) == 0 ? layout.tp - 1 : 1;
   const int64_t lanes = (layout.is_first_stage(rank) ? 0 : 1) + (layout.is_last_stage(rank) ? 0 : 1);
   const bool takes_ids = layout.is_first_stage(rank) || rank == layout.rank_of(layout.pp - 1, 0);
   const int64_t ids = layout.pp > 1 && takes_ids ? 1 : 0;
-  return static_cast<uint64_t>((lanes + 1 + ids) * kCommunicator +
+  return static_cast<uint64_t>((lanes + 1 + ids) * kCommunicator + peers * kPeer +
                                lanes * kSlots * max_num_batched_tokens * config.hidden_size * 4);
 }
 

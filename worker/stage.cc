@@ -9,7 +9,7 @@
 namespace chorale::worker {
 namespace {
 
-constexpr std::chrono::minutes kWorldDeadline{2};
+constexpr std::chrono::minutes kWorldDeadline{2}, kTransportDeadline{5};  // NCCL's first contact may take minutes
 constexpr double kMiB = 1024.0 * 1024.0;
 
 void check_can_run(const parallel::ClusterPlan& plan, const Device* device) {
@@ -49,7 +49,7 @@ Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::uniq
     fail(ErrorCode::kInvalidArgument, "the plan needs tp x pp = {} x {} = {} ranks, the world has {}", plan.layout.tp,
          plan.layout.pp, plan.layout.num_ranks(), world_->size());
   group_ = world_->split(group_members(plan.layout, rank), deadline);
-  StageTransports transports = make_stage_transports(plan, rank, *world_, where, deadline);
+  StageTransports transports = make_stage_transports(plan, rank, *world_, where, Deadline::after(kTransportDeadline));
   pool_ = std::make_unique<ThreadPool>(ThreadPoolOptions{.num_threads = num_threads, .spin_us = plan.spin_us});
   StageWeights weights = load_weights(
       std::move(checkpoint),

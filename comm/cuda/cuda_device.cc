@@ -8,6 +8,7 @@
 
 #include "comm/base/device.h"
 #include "comm/base/log.h"
+#include "comm/base/stuck_device.h"
 #include "comm/cuda/cuda_error.h"
 #include "comm/cuda/cuda_survey.h"
 
@@ -96,7 +97,10 @@ class CudaStream : public Stream {
   bool is_done(Event& event) override {
     const cudaError_t status = cudaEventQuery(event_of(event));
     if (status == cudaSuccess) return true;
-    if (status != cudaErrorNotReady) fail_cuda(status, "an event");
+    if (status != cudaErrorNotReady) {
+      note_stuck_device();
+      fail_cuda(status, "an event");
+    }
     cudaGetLastError();  // the runtime may remember "not ready" as the last error
     check_watches();
     return false;
@@ -124,7 +128,12 @@ class CudaStream : public Stream {
       check_watches();
       if (is_expired) fail_deadline(fmt::format("the GPU: {}", what));
     };
-    await_cuda(query, meanwhile, deadline, what);
+    try {
+      await_cuda(query, meanwhile, deadline, what);
+    } catch (...) {
+      note_stuck_device();
+      throw;
+    }
   }
 
   cudaStream_t stream_ = nullptr;
@@ -173,6 +182,7 @@ class CudaDevice : public Device {
     return memory;
   }
   void release(void* memory, size_t) noexcept override {
+    if (is_device_stuck()) return;  // cudaFree waits for the device
     if (cudaSetDevice(ordinal_) == cudaSuccess) log_failure(cudaFree(memory), "cudaFree");
   }
   void* allocate_pinned(size_t bytes) override {
@@ -189,7 +199,9 @@ class CudaDevice : public Device {
     check_cuda(status, "cudaHostAlloc");
     return memory;
   }
-  void release_pinned(void* memory, size_t) noexcept override { log_failure(cudaFreeHost(memory), "cudaFreeHost"); }
+  void release_pinned(void* memory, size_t) noexcept override {
+    if (!is_device_stuck()) log_failure(cudaFreeHost(memory), "cudaFreeHost");
+  }
 
   std::unique_ptr<Stream> make_stream() override {
     bind();

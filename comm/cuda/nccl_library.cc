@@ -1,5 +1,7 @@
 #include "comm/cuda/nccl_library.h"
 
+#include <cstdlib>
+
 #include "comm/base/shared_library.h"
 
 namespace chorale {
@@ -38,6 +40,9 @@ Result<Nccl> search() {
   auto library = find_library(places, [&](const SharedLibrary& found) { return read_table(found, table); });
   if (!library) return library.failure();
   std::move(*library).leave_open();  // libraries of CUDA leave threads and hooks behind
+  if (const char* blocking = std::getenv("NCCL_COMM_BLOCKING"); blocking != nullptr && *blocking == '1')
+    return Failure{ErrorCode::kUnsupported,
+                   "NCCL_COMM_BLOCKING=1 makes NCCL's calls wait for lost peers without a deadline: unset it", ""};
   return table;
 }
 

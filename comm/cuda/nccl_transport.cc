@@ -12,6 +12,7 @@
 #include <fmt/ranges.h>
 
 #include "comm/base/log.h"
+#include "comm/base/stuck_device.h"
 
 namespace chorale::comm {
 namespace {
@@ -50,7 +51,7 @@ class NcclTransport : public DeviceTransport {
   ~NcclTransport() override {
     if (comm_ == nullptr) return;
     try {
-      if (is_broken_) fail(ErrorCode::kPeerLost, "{} ({}) is broken", name(), label_);
+      if (is_broken_ || is_device_stuck()) fail(ErrorCode::kPeerLost, "{} ({}) is broken", name(), label_);
       begin("end", 0);
       check_call(library_.comm_finalize(comm_));
       settle(Deadline::after(kFarewell));
@@ -162,7 +163,7 @@ class NcclTransport : public DeviceTransport {
     } catch (...) {
       group.stream.remove_watch(*this);
       leave_behind(memory);  // freeing it would wait for work that hangs
-      is_broken_ = true;
+      give_up();
       throw;
     }
     group.stream.remove_watch(*this);
@@ -170,6 +171,10 @@ class NcclTransport : public DeviceTransport {
     number_ = 0;
   }
 
+  void give_up() {
+    is_broken_ = true;
+    note_stuck_device();
+  }
   void begin(const char* operation, size_t bytes) {
     operation_ = operation;
     bytes_ = bytes;
@@ -182,7 +187,7 @@ class NcclTransport : public DeviceTransport {
 
   void check_call(nccl::Result result) {
     if (result == nccl::kSuccess || result == nccl::kInProgress) return;
-    is_broken_ = true;
+    give_up();
     const char* detail = library_.get_last_error(comm_);
     fail(result == nccl::kRemoteError ? ErrorCode::kPeerLost : ErrorCode::kSystem, "{} failed: {}{}{}", describe(),
          library_.get_error_string(result), detail == nullptr || *detail == '\0' ? "" : ": ",
@@ -197,7 +202,7 @@ class NcclTransport : public DeviceTransport {
       check_call(state);
       if (state == nccl::kSuccess) return;
       if (polls % 16 == 15 && deadline.expired()) {
-        is_broken_ = true;
+        give_up();
         fail(ErrorCode::kDeadlineExceeded, "{} did not begin by the deadline: a peer is late, hung or gone",
              describe());
       }

@@ -133,13 +133,13 @@ def test_an_error_of_the_library_is_one_line_with_the_operation(model, jobs, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("fault,seconds,words", [
     ("hang-op:20@1", 30, [" is lost: step ", "the deadline passed", "NCCL 2.28.9 (stage ", " no. "]),
-    ("hang-init@1", 120, ["NCCL 2.28.9 (stage 0: ranks 0, 1) to start did not begin by the deadline: a peer is late, hung or gone"])],
+    ("hang-init@1", 300, ["NCCL 2.28.9 (stage 0: ranks 0, 1) to start did not begin by the deadline: a peer is late, hung or gone"])],
     ids=["operation", "init"])
 def test_a_library_that_hangs_ends_the_world_at_its_deadline(model, jobs, tmp_path, fault, seconds, words):
     path = tmp_path / "jobs.jsonl"
     path.write_text(json.dumps(jobs[0]) + "\n")
     started = time.monotonic()
-    done = run("generate", "--model", model, "--jobs", path, *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=200,
+    done = run("generate", "--model", model, "--jobs", path, *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=400,
                env=library(FAKE_NCCL_FAULT=fault))
     assert done.returncode != 0 and seconds - 1 < time.monotonic() - started < seconds + 20, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
@@ -150,3 +150,10 @@ def test_a_library_that_hangs_ends_the_world_at_its_deadline(model, jobs, tmp_pa
 def test_a_late_peer_is_waited_for(model, jobs, one_rank, tmp_path):
     _, text, _ = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, ranks=2, env=library(FAKE_NCCL_FAULT="slow:3@1"))
     assert text == one_rank
+
+
+def test_a_library_told_to_block_is_not_taken(model):
+    """Its calls would wait for lost peers without a deadline."""
+    flags = ("generate", "--model", model, *EMULATOR, "--tp", 2, "--comm", "nccl", "--prompt", "a", "--max-tokens", 1)
+    done = run(*flags, ranks=2, env=library(NCCL_COMM_BLOCKING="1"))
+    assert done.returncode == 1 and "has no NCCL that it can use" in done.stderr, done.stderr
