@@ -194,9 +194,11 @@ class EngineBench {
     row.tp = plan.layout.tp;
     row.pp = plan.layout.pp;
     row.numerics_class = plan.numerics.to_string();
-    row.read_gbps = bench::mean(reads);
-    if (peak_gops > 0) row.peak_gops = peak_gops;  // no instruction set, no peak to measure
-    if (!fractions.empty()) row.fraction = bench::mean(fractions);
+    if (plan.numerics.device == "cpu") {  // the host's figures say nothing of a GPU
+      row.read_gbps = bench::mean(reads);
+      if (peak_gops > 0) row.peak_gops = peak_gops;  // no instruction set, no peak to measure
+      if (!fractions.empty()) row.fraction = bench::mean(fractions);
+    }
     row.extra = {{"streams", test.shape.streams},
                  {"comm_share", bench::mean(comm_shares)},
                  {"bubble", bench::mean(bubbles)},

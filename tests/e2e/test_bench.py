@@ -40,6 +40,11 @@ def test_engine_alone(stories):
     check_engine_rows(rows, 1, 1, 1)
 
 
+def test_engine_on_a_device_is_not_set_beside_the_hosts_figures(stories):
+    rows = rows_of(run("bench", "engine", "--model", stories, "-p", 4, "-n", 0, "-r", 1, "--device", "emulator", "--json"))
+    assert [rows["pp4"][key] for key in ("read_gbps", "peak_gops", "fraction")] == [None, None, None]
+
+
 @pytest.mark.parametrize("tp,pp", [(2, 1), (1, 2)])
 def test_engine_over_ranks(stories, tp, pp):
     rows = rows_of(run("bench", "engine", "--model", stories, "-p", 32, "-n", 8, "-r", 2, "--tp", tp, "--pp", pp, "--threads", 1,
