@@ -25,6 +25,7 @@ std::string_view env_name(EnvVar variable) {
     case EnvVar::kOmpiYieldWhenIdle: return "OMPI_MCA_mpi_yield_when_idle";
     case EnvVar::kCublasLtPath: return "CHORALE_CUBLASLT_PATH";
     case EnvVar::kNcclPath: return "CHORALE_NCCL_PATH";
+    case EnvVar::kNcclCommBlocking: return "NCCL_COMM_BLOCKING";
     case EnvVar::kEmulatorStreams: return "CHORALE_EMULATOR_STREAMS";
     case EnvVar::kCudaHome: return "CUDA_HOME";
     case EnvVar::kCudaPath: return "CUDA_PATH";

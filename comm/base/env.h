@@ -17,6 +17,7 @@ enum class EnvVar {
   kOmpiYieldWhenIdle,  // OMPI_MCA_mpi_yield_when_idle: set before MPI starts, unless the user did
   kCublasLtPath,       // CHORALE_CUBLASLT_PATH: libcublasLt.so.13 or .12, or its folder, instead of looking for it
   kNcclPath,           // CHORALE_NCCL_PATH: libnccl.so.2, or its folder, instead of looking for it
+  kNcclCommBlocking,   // NCCL_COMM_BLOCKING=1 is refused: NCCL's calls would wait without a deadline
   kEmulatorStreams,    // CHORALE_EMULATOR_STREAMS=late: for tests; see comm/base/emulator_queue.h
   kCudaHome,           // CUDA_HOME, CUDA_PATH: the CUDA toolkit, where libraries are looked for
   kCudaPath,

@@ -1,7 +1,6 @@
 #include "comm/cuda/nccl_library.h"
 
-#include <cstdlib>
-
+#include "comm/base/env.h"
 #include "comm/base/shared_library.h"
 
 namespace chorale {
@@ -26,6 +25,8 @@ std::string read_table(const SharedLibrary& library, Nccl& table) {
   table.path = library.path();
   if (version < kOldest)
     return fmt::format("it is version {}; {} or newer is needed", table.version, version_text(kOldest));
+  if (env(EnvVar::kNcclCommBlocking) == "1")
+    return "NCCL_COMM_BLOCKING=1 makes its calls wait for lost peers without a deadline: unset it";
 #define CHORALE_SYMBOL(result, member, name, arguments) {"nccl" #name, reinterpret_cast<void**>(&table.member)},
   return bind_symbols(library, {CHORALE_NCCL_FUNCTIONS(CHORALE_SYMBOL)});
 #undef CHORALE_SYMBOL
@@ -40,9 +41,6 @@ Result<Nccl> search() {
   auto library = find_library(places, [&](const SharedLibrary& found) { return read_table(found, table); });
   if (!library) return library.failure();
   std::move(*library).leave_open();  // libraries of CUDA leave threads and hooks behind
-  if (const char* blocking = std::getenv("NCCL_COMM_BLOCKING"); blocking != nullptr && *blocking == '1')
-    return Failure{ErrorCode::kUnsupported,
-                   "NCCL_COMM_BLOCKING=1 makes NCCL's calls wait for lost peers without a deadline: unset it", ""};
   return table;
 }
 

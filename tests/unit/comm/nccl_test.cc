@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "comm/base/device.h"
+#include "comm/base/stuck_device.h"
 #include "comm/base/tensor.h"
 #include "comm/cuda/nccl_transport.h"
 
@@ -222,6 +223,14 @@ TEST(NcclFaults, AnErrorOfThePeerEndsTheWaitAtOnce) {
     EXPECT_EQ(error,
               "peer lost: NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. 1 of 8 bytes failed: remote process exited "
               "or there was a network error: the fault that the test asked for");
+  EXPECT_TRUE(is_device_stuck()) << "owners of its memory would wait for it";
+}
+
+TEST(NcclLibrary, IsRefusedWhereItsCallsWouldBlock) {
+  const Environment blocking("NCCL_COMM_BLOCKING", "1");
+  const auto library = load_nccl(kFolder + "/libfake_nccl.so");
+  ASSERT_FALSE(library);
+  EXPECT_THAT(library.failure().message, HasSubstr("NCCL_COMM_BLOCKING=1 makes its calls wait"));
 }
 
 TEST(NcclFaults, ALatePeerIsWaitedFor) {
