@@ -10,6 +10,10 @@
 namespace chorale::worker::test {
 namespace {
 
+// Of a head_dim that the tensor cores' attention is made for, and a vocabulary of more than one chunk.
+constexpr SyntheticModel::Sizes kTensorCoreSizes{
+    .vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64};
+
 std::vector<Job> jobs_for(int64_t vocab) {
   parallel::SamplingParams sampling = penalised_sampling();
   sampling.num_top_logprobs = 2;
@@ -41,8 +45,7 @@ TEST(CudaWorlds, Float32GivesTheBitsOfTheCpu) {
 }
 
 TEST(CudaWorlds, TensorCoresGiveOneAnswer) {
-  const SyntheticModel model(
-      {.vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  const SyntheticModel model(kTensorCoreSizes);
   const std::vector<Job> jobs = jobs_for(1100);
   WorldOptions options{.compute = DType::kBF16, .device = test_device_kind()};
   const std::vector<Answer> wanted = ThreadWorld(model.path(), options).run(jobs, {Batching::kAlone, 0});
@@ -60,8 +63,7 @@ TEST(CudaWorlds, TensorCoresGiveOneAnswer) {
 }
 
 TEST(CudaWorlds, GraphsChangeNoBit) {
-  const SyntheticModel model(
-      {.vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  const SyntheticModel model(kTensorCoreSizes);
   const std::vector<Job> jobs = jobs_for(1100);
   WorldOptions options{.compute = DType::kBF16, .device = test_device_kind()};
   options.observes_logits = false;
@@ -84,8 +86,7 @@ TEST(CudaWorlds, GraphsChangeNoBit) {
 }
 
 TEST(CudaWorlds, StepsInFlightChangeNoBit) {
-  const SyntheticModel model(
-      {.vocab = 1100, .hidden = 48, .intermediate = 96, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  const SyntheticModel model(kTensorCoreSizes);
   const std::vector<Job> jobs = jobs_for(1100);
   for (const auto& [tp, pp] : {std::pair{1, 1}, {2, 1}, {1, 2}}) {
     SCOPED_TRACE(fmt::format("tp={} pp={}", tp, pp));
