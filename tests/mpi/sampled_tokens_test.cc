@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <filesystem>
 #include <string>
 
 #include <fmt/format.h>
@@ -16,6 +15,7 @@
 #include "comm/base/error.h"
 #include "comm/base/log.h"
 #include "comm/world.h"
+#include "tests/support/temporary_folder.h"
 #include "worker/sampled_tokens.h"
 
 namespace chorale::worker {
@@ -102,9 +102,10 @@ void run(const comm::MpiSession& session, const std::string& backend) {
   layout.pp = 2;
   SampledTokens sampled(layout, session.rank(), *world);
   SequenceTable table = table_of(decode_plan(1, 0));
+  const chorale::test::TemporaryFolder folder;
   std::string pipe;
   if (session.rank() == 0) {
-    pipe = std::filesystem::temp_directory_path() / fmt::format("chorale-sampled-{}", getpid());
+    pipe = folder.path() / "bell";
     if (mkfifo(pipe.c_str(), 0600) != 0) fail_test("cannot make " + pipe);
   }
   const int bell = session.rank() == 0 ? open(pipe.c_str(), O_RDWR | O_NONBLOCK) : -1;
@@ -115,7 +116,6 @@ void run(const comm::MpiSession& session, const std::string& backend) {
   else
     lead(sampled, table, pipe);
   world->barrier(soon());
-  if (session.rank() == 0) unlink(pipe.c_str());
 }
 
 }  // namespace

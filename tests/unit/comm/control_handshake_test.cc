@@ -2,11 +2,9 @@
 
 #include <sys/stat.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-
 #include <gtest/gtest.h>
+
+#include "tests/support/temporary_folder.h"
 
 namespace chorale::comm {
 namespace {
@@ -153,12 +151,11 @@ TEST(FrameParser, RefusesWhatIsNoFrame) {
 class SecretFile : public testing::Test {
  protected:
   std::string write(const std::string& text) {
-    std::ofstream(path_) << text;
-    chmod(path_.c_str(), 0600);
-    return path_;
+    const std::string path = folder_.write("secret", text);
+    chmod(path.c_str(), 0600);
+    return path;
   }
-  void TearDown() override { std::filesystem::remove(path_); }
-  const std::string path_ = testing::TempDir() + "chorale_secret_test";
+  const test::TemporaryFolder folder_;
 };
 
 TEST_F(SecretFile, IsReadWithoutItsLineEnd) {
@@ -167,7 +164,7 @@ TEST_F(SecretFile, IsReadWithoutItsLineEnd) {
 
 TEST_F(SecretFile, TooShortOrMissingIsAnError) {
   EXPECT_THROW(secret_from(write("short\n")), Error);
-  EXPECT_THROW(secret_from(path_ + ".not_there"), Error);
+  EXPECT_THROW(secret_from(folder_.path() / "not_there"), Error);
 }
 
 TEST_F(SecretFile, RandomSecretsDifferAndAreLongEnough) {

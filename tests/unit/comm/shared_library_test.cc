@@ -2,13 +2,12 @@
 // libraries are small ones that the build makes (tests/support/fake_cublaslt.c).
 #include <gtest/gtest.h>
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <filesystem>
 
 #include "comm/base/shared_library.h"
 #include "comm/cuda/cublaslt_library.h"
+#include "tests/support/temporary_folder.h"
 
 namespace chorale {
 namespace {
@@ -35,17 +34,15 @@ class WithEnv {
 /// A folder that holds `library` as site-packages/vendor/lib/libchorale_fake.so.1 of a Python environment.
 class FakeEnvironment {
  public:
-  explicit FakeEnvironment(const std::string& library)
-      : root_(fs::path(testing::TempDir()) / ("fake_environment." + std::to_string(getpid()))) {
-    const fs::path folder = root_ / "lib/python3.11/site-packages/vendor/lib";
+  explicit FakeEnvironment(const std::string& library) {
+    const fs::path folder = folder_.path() / "lib/python3.11/site-packages/vendor/lib";
     fs::create_directories(folder);
     fs::copy_file(library, folder / "libchorale_fake.so.1", fs::copy_options::overwrite_existing);
   }
-  ~FakeEnvironment() { fs::remove_all(root_); }
-  std::string root() const { return root_; }
+  std::string root() const { return folder_.path(); }
 
  private:
-  fs::path root_;
+  const test::TemporaryFolder folder_;
 };
 
 const LibrarySearch kSearch{.name = "Fake",

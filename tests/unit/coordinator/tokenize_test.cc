@@ -10,6 +10,7 @@
 #include "comm/base/error.h"
 #include "coordinator/commands/commands.h"
 #include "tests/support/shared_data.h"
+#include "tests/support/temporary_folder.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -64,9 +65,10 @@ TEST(Tokenize, PrintsOneListForEachLineAndGoesOnAfterABadOne) {
 
 TEST(Tokenize, RendersChatsWithTheModelsVariablesAndOthers) {
   SHARED_OR_SKIP(model, "goldens/tokenizers/smollm2.tokenizer.json");
-  const std::string file = testing::TempDir() + "/tokenize_test.jinja";
-  std::ofstream(file) << "{{ bos_token }}{{ eos_token }}:{% for m in messages %}{{ m.content }}{% endfor %}"
-                         "{% if add_generation_prompt %}>{% endif %}";
+  const test::TemporaryFolder folder;
+  const std::string file = folder.write("chat.jinja",
+                                        "{{ bos_token }}{{ eos_token }}:{% for m in messages %}{{ m.content }}"
+                                        "{% endfor %}{% if add_generation_prompt %}>{% endif %}");
   int code = -1;
   const std::string input = R"({"messages": [{"role": "user", "content": "hé"}], "add_generation_prompt": true})"
                             "\n"
@@ -83,9 +85,10 @@ TEST(Tokenize, RendersChatsWithTheModelsVariablesAndOthers) {
 }
 
 TEST(Tokenize, RefusesAPreTokenizerItDoesNotKnowByName) {
-  const std::string file = testing::TempDir() + "/tokenize_test.json";
-  std::ofstream(file)
-      << R"({"pre_tokenizer": {"type": "UnicodeScripts"}, "model": {"type": "BPE", "vocab": {}, "merges": []}})";
+  const test::TemporaryFolder folder;
+  const std::string file = folder.write(
+      "tokenizer.json",
+      R"({"pre_tokenizer": {"type": "UnicodeScripts"}, "model": {"type": "BPE", "vocab": {}, "merges": []}})");
   int code = -1;
   try {
     tokenize({"--model", file}, "", code);

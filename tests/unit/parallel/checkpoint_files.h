@@ -1,14 +1,10 @@
 // Builds checkpoint files for tests: GGUF and safetensors as bytes, one field at a time, so that a case can break any
-// of them; and a temporary folder to put files in.
+// of them.
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -64,29 +60,6 @@ inline std::string gguf_tensor(std::string_view name, const std::vector<uint64_t
 inline std::string safetensors(std::string_view json, size_t data_bytes = 0) {
   return FileBytes().put(uint64_t{json.size()}).raw(json).raw(std::string(data_bytes, '\0')).str();
 }
-
-class TempFolder {
- public:
-  TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "chorale-test-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-    path_ = pattern;
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path write(const std::string& name, std::string_view content) const {
-    std::ofstream(path_ / name, std::ios::binary).write(content.data(), static_cast<std::streamsize>(content.size()));
-    return path_ / name;
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// Runs `action`; expects Error{code} whose message is one line and contains `part`.
 template <typename Action>

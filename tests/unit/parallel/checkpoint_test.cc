@@ -6,6 +6,7 @@
 
 #include "parallel/checkpoint/mapped_file.h"
 #include "tests/support/shared_data.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/unit/parallel/checkpoint_files.h"
 
 namespace chorale::parallel {
@@ -59,7 +60,7 @@ TEST(Checkpoint, OpensAGgufFile) {
 }
 
 TEST(Checkpoint, ReadsExactlyTheFilesOfTheIndex) {
-  const TempFolder folder;
+  const test::TemporaryFolder folder;
   folder.write("config.json", "{}");
   folder.write("one.safetensors", safetensors(kTensorA, 8));
   folder.write("two.safetensors", safetensors(kTensorB, 4));
@@ -74,7 +75,7 @@ TEST(Checkpoint, ReadsExactlyTheFilesOfTheIndex) {
 }
 
 TEST(Checkpoint, SkipsWhatCannotBeAWeight) {
-  const TempFolder folder;
+  const test::TemporaryFolder folder;
   folder.write("config.json", "{}");
   folder.write("model.safetensors", safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
                                                 R"("ids":{"dtype":"I64","shape":[1],"data_offsets":[8,16]},)"
@@ -143,14 +144,14 @@ std::vector<BadFolder> bad_folders() {
 TEST(Checkpoint, RefusesBadFoldersInOneLine) {
   for (const BadFolder& bad : bad_folders()) {
     SCOPED_TRACE(bad.what);
-    const TempFolder folder;
+    const test::TemporaryFolder folder;
     for (const auto& [name, content] : bad.files) folder.write(name, content);
     expect_error([&] { Checkpoint::open(folder.path()); }, bad.code, bad.part);
   }
 }
 
 TEST(Checkpoint, RefusesWhatIsNoCheckpoint) {
-  const TempFolder folder;
+  const test::TemporaryFolder folder;
   expect_error([&] { Checkpoint::open(folder.path() / "none"); }, ErrorCode::kNotFound, "no checkpoint at");
   const auto text = folder.write("x.gguf", "hello");
   expect_error([&] { Checkpoint::open(text); }, ErrorCode::kCorrupt, "not a GGUF file");
@@ -161,7 +162,7 @@ TEST(Checkpoint, RefusesWhatIsNoCheckpoint) {
 }
 
 TEST(MappedFile, RefusesWhatCannotBeMapped) {
-  const TempFolder folder;
+  const test::TemporaryFolder folder;
   expect_error([&] { MappedFile::open(folder.path() / "none"); }, ErrorCode::kNotFound, "No such file");
   expect_error([&] { MappedFile::open(folder.path()); }, ErrorCode::kCorrupt, "is a directory");
   const auto empty = folder.write("empty", "");
@@ -172,7 +173,7 @@ TEST(MappedFile, RefusesWhatCannotBeMapped) {
 }
 
 TEST(MappedFile, MovesItsMapping) {
-  const TempFolder folder;
+  const test::TemporaryFolder folder;
   MappedFile a = MappedFile::open(folder.write("a", "aaa"));
   MappedFile b = MappedFile::open(folder.write("b", "bb"));
   b = std::move(a);
@@ -181,7 +182,7 @@ TEST(MappedFile, MovesItsMapping) {
 }
 
 TEST(ReadF32, NoticesAFileThatWasTruncatedLater) {
-  const TempFolder folder;
+  const test::TemporaryFolder folder;
   folder.write("config.json", "{}");
   const auto path = folder.write("model.safetensors", safetensors(kTensorA, 8));
   const Checkpoint checkpoint = Checkpoint::open(folder.path());

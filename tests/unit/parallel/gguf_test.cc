@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <chrono>
+#include <fstream>
 #include <optional>
 
 #include "tests/support/shared_data.h"

@@ -1,5 +1,7 @@
 #include "parallel/checkpoint/safetensors.h"
 
+#include <fstream>
+
 #include "tests/support/shared_data.h"
 #include "tests/unit/parallel/checkpoint_files.h"
 

@@ -1,6 +1,7 @@
 // Reading configurations: both spellings of config.json, GGUF metadata, defaults as Hugging Face has them, and hostile
 // files, each of which must be refused with the key's name.
-#include <fstream>
+
+#include <filesystem>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -8,6 +9,7 @@
 #include "comm/base/error.h"
 #include "parallel/architecture.h"
 #include "tests/support/shared_data.h"
+#include "tests/support/temporary_folder.h"
 #include "worker/layers/rope_frequencies.h"
 
 namespace chorale::worker {
@@ -21,22 +23,14 @@ using parallel::RopeScaling;
 class Folder {
  public:
   explicit Folder(const std::string& config, const std::string& generation = "") {
-    path_ =
-        fs::temp_directory_path() / ("chorale_config_" + std::to_string(::getpid()) + "_" + std::to_string(count_++));
-    fs::create_directories(path_);
-    write("config.json", config);
-    if (!generation.empty()) write("generation_config.json", generation);
-    write("model.safetensors", std::string("\x02\0\0\0\0\0\0\0{}", 10));
+    folder_.write("config.json", config);
+    if (!generation.empty()) folder_.write("generation_config.json", generation);
+    folder_.write("model.safetensors", std::string("\x02\0\0\0\0\0\0\0{}", 10));
   }
-  ~Folder() { fs::remove_all(path_); }
-  ModelConfig load() const { return parallel::load_model_config(Checkpoint::open(path_)); }
+  ModelConfig load() const { return parallel::load_model_config(Checkpoint::open(folder_.path())); }
 
  private:
-  void write(const std::string& name, const std::string& text) const {
-    std::ofstream(path_ / name, std::ios::binary) << text;
-  }
-  static inline int count_ = 0;
-  fs::path path_;
+  const chorale::test::TemporaryFolder folder_;
 };
 
 nlohmann::json llama() {

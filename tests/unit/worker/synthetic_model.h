@@ -10,8 +10,9 @@
 #include <string>
 #include <vector>
 
-#include <unistd.h>
 #include <nlohmann/json.hpp>
+
+#include "tests/support/temporary_folder.h"
 
 namespace chorale::worker::test {
 
@@ -24,10 +25,6 @@ class SyntheticModel {
   using Tensors = std::map<std::string, std::vector<int64_t>>;
 
   explicit SyntheticModel(const Sizes& sizes, const std::function<void(Tensors&)>& spoil = nullptr) {
-    static int count = 0;
-    path_ = std::filesystem::temp_directory_path() /
-            ("chorale_model_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
-    std::filesystem::create_directories(path_);
     const nlohmann::json config = {{"model_type", "llama"},
                                    {"vocab_size", sizes.vocab},
                                    {"hidden_size", sizes.hidden},
@@ -38,15 +35,12 @@ class SyntheticModel {
                                    {"head_dim", sizes.head_dim},
                                    {"max_position_embeddings", 512},
                                    {"rms_norm_eps", 1e-5}};
-    std::ofstream(path_ / "config.json") << config.dump();
+    folder_.write("config.json", config.dump());
     Tensors tensors = shapes(sizes);
     if (spoil) spoil(tensors);
     write(tensors);
   }
-  ~SyntheticModel() { std::filesystem::remove_all(path_); }
-  SyntheticModel(const SyntheticModel&) = delete;
-  SyntheticModel& operator=(const SyntheticModel&) = delete;
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return folder_.path(); }
 
  private:
   static Tensors shapes(const Sizes& s) {
@@ -87,11 +81,11 @@ class SyntheticModel {
     }
     const std::string text = header.dump();
     const uint64_t size = text.size();
-    std::ofstream file(path_ / "model.safetensors", std::ios::binary);
+    std::ofstream file(path() / "model.safetensors", std::ios::binary);
     file.write(reinterpret_cast<const char*>(&size), sizeof size) << text << data;
   }
 
-  std::filesystem::path path_;
+  const chorale::test::TemporaryFolder folder_;
 };
 
 }  // namespace chorale::worker::test

@@ -7,6 +7,7 @@
 
 #include "comm/control_link.h"
 #include "tests/support/shared_data.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/unit/worker/thread_world.h"
 #include "worker/plan_recording.h"
 #include "worker/step_watchdog.h"
@@ -78,7 +79,8 @@ TEST(Worker, RunsPlansFromTheLinkAndRecordsThem) {
   parallel::ClusterPlan plan = direct.plan();
   plan.model_path = model.string();
   const std::vector<parallel::StepPlan> steps = Planner(jobs, {}, plan.num_kv_blocks).make();
-  const fs::path recording = fs::temp_directory_path() / fmt::format("chorale_plans_{}.bin", ::getpid());
+  const chorale::test::TemporaryFolder folder;
+  const fs::path recording = folder.path() / "plans.bin";
 
   std::vector<Answer> got(jobs.size());
   {
@@ -113,7 +115,6 @@ TEST(Worker, RunsPlansFromTheLinkAndRecordsThem) {
   ASSERT_EQ(read.steps.size(), steps.size());
   for (size_t i = 0; i < steps.size(); ++i) EXPECT_EQ(read.steps[i].encode(), steps[i].encode());
   EXPECT_EQ(read.torn, "");
-  fs::remove(recording);
 }
 
 TEST(Worker, TellsTheCoordinatorWhyItCannotStart) {
