@@ -60,18 +60,23 @@ uint64_t run_backend(const MpiSession& session, WorldOptions options, const std:
   return checksum;
 }
 
-int leftover_segments() {
-  int count = 0;
+/// Of this run and no other: worlds of tests that run at the same time hold segments too.
+uint64_t epoch_of(const MpiSession& session) {
+  return std::stoull(session.broadcast_text(session.rank() == 0 ? std::to_string(getpid()) : "", soon()));
+}
+
+bool has_named_segment(uint64_t epoch) {
+  const std::string prefix = fmt::format("chorale-{}-", epoch);
   for (const auto& entry : std::filesystem::directory_iterator("/dev/shm"))
-    if (entry.path().filename().string().starts_with("chorale-990")) ++count;
-  return count;
+    if (entry.path().filename().string().starts_with(prefix)) return true;
+  return false;
 }
 
 void run_all(const MpiSession& session) {
   expect(session.broadcast_text(session.rank() == 0 ? "host:1234 secret" : "", soon()) == "host:1234 secret",
          "broadcast_text gave another text");
   WorldOptions options;
-  options.epoch = 990;
+  options.epoch = epoch_of(session);
   options.backend = "mpi";
   const uint64_t expected = run_backend(session, options, "mpi", CaseSize::kFull);
   for (const auto& backend : Registry<WorldBackend>::all()) {
@@ -90,7 +95,7 @@ void run_all(const MpiSession& session) {
   expect(run_backend(session, options, spanning, CaseSize::kFull) == expected, "hybrid and mpi differ in their bits");
   options.shared_memory_limit_bytes = 1000;
   run_backend(session, options, spanning, CaseSize::kQuick);
-  expect(leftover_segments() == 0, "a shared memory segment kept its name");
+  expect(!has_named_segment(options.epoch), "a shared memory segment kept its name");
 }
 
 /// The last rank dies inside a collective; the others leave with a line instead of hanging.
