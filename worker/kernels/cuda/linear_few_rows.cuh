@@ -121,7 +121,7 @@ __device__ __forceinline__ void copy_turns(const FewRowsParams<Tile>& p, const F
   for (int i = 0; i < Tile::kStages - 1; ++i) start_turn();
   for (int turn = 0; turn < p.turns; ++turn) {
     copy_async_wait<Tile::kStages - 2>();
-    sync_block();  // this turn's stage is full for all, and the one before is free
+    sync_roles();  // this turn's stage is full for all, and the one before is free
     start_turn();
   }
   copy_async_wait<0>();
@@ -136,7 +136,7 @@ __device__ __forceinline__ void compute_turns(const FewRowsParams<Tile>& p, cons
   Tile sum;
   sum.clear();
   for (int turn = 0; turn < p.turns; ++turn) {
-    sync_block();
+    sync_roles();
     if (has_outputs && now.is_valid(p.plan)) {
       sum.multiply(memory.x(stage), memory.weight(stage, self.tile), now.length(p.plan));
       if (now.ends_leaf(p.plan)) {

@@ -5,7 +5,7 @@
 //   kKernelDevice                        the DeviceKind that this compilation is for
 //   lane() warp() thread_index() block_index() block_dims() grid_dims()
 //   shared_memory<T>()                   the launch's shared memory; kernels use no other. Starts as NaNs when emulated
-//   sync_block() sync_warp()
+//   sync_block() sync_roles() sync_warp()   sync_roles(): from warps with different work
 //   shuffle(v, lane) shuffle_xor(v, mask) shuffle_up/down(v, delta)
 //   any_of_warp(predicate) ballot(predicate)
 //   atomic_add(p, v)                     int32 and uint32 only: float atomics have no order (N4)

@@ -47,6 +47,9 @@ __device__ __forceinline__ T* shared_memory() {
 }
 
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
+/// sync_block() for warps with different work, each at a place of its own in the code, where __syncthreads() must not
+/// stand: a barrier counts warps, wherever they wait (PTX ISA, bar.sync). Not 0, which is that of __syncthreads().
+__device__ __forceinline__ void sync_roles() { asm volatile("bar.sync 1;" ::: "memory"); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 
 template <typename T>

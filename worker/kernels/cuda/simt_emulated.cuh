@@ -36,6 +36,7 @@ T* shared_memory() {
 }
 
 inline void sync_block() { emulator::meet_block(); }
+inline void sync_roles() { emulator::meet_block(); }
 inline void sync_warp() { emulator::meet_warp(nullptr, nullptr); }
 
 // What a lane brings to a shuffle and takes from it.
