@@ -11,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 
 import random_model
+from gpu_runner import LEAST_SECONDS, NO_TIME, Child, outcome_of
 
 WORLD_SECONDS, BENCH_SECONDS, READY_SECONDS = 300, 1200, 600
 LAYOUTS = ("2x1", "1x2", "4x1", "2x2")  # those that NCCL and MPI are tried with on any number of GPUs
@@ -110,7 +112,11 @@ class Worlds:
         path = self.folder / f"model-{shape}"
         if not path.exists():
             partial = self.folder / f"{shape}.part"
-            random_model.write_model(partial, shape)
+            try:
+                random_model.write_model(partial, shape, self.runner.go_on)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)  # the disk may be full
+                raise
             partial.rename(path)
         return str(path)
 
@@ -119,56 +125,66 @@ class Worlds:
             return "emulated"
         return "on one GPU" if self.num_devices == 1 else f"on {min(num_ranks, self.num_devices)} GPUs"
 
-    def check(self, layouts, last_line):
+    def check(self, layouts):
         """Rows of outcomes and their outputs: each layout over each communicator against one rank alone."""
         (self.folder / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in make_jobs(2048)))
         code, output, seconds = self.generate("1x1", None, ("--max-num-seqs", "1"))
         want = answers_in(output)
-        first = {"name": "world 1x1", "seconds": round(seconds, 1), "outcome": "passed" if code == 0 and want else "failed"}
-        if first["outcome"] == "failed":
-            first["reason"] = last_line(output)
+        first = {"name": "world 1x1", "seconds": round(seconds, 1), **outcome_of(code, output, WORLD_SECONDS)}
+        if code == 0 and not want:
+            first.update(outcome="failed", reason="it printed no answers")
         yield first, output
-        for layout in layouts if want else ():
+        for layout in layouts if first["outcome"] == "passed" or code == NO_TIME else ():
             tp, pp = map(int, layout.split("x"))
             for backend in self.backends:
                 code, output, seconds = self.generate(layout, backend)
                 row = {"name": f"world {layout}" + (f" {backend}" if backend else "") + f" {self.where(tp * pp)}", "seconds": round(seconds, 1),
-                       "outcome": "passed"}
-                if code is None:
-                    row.update(outcome="failed", reason=f"not done after {WORLD_SECONDS} s")
-                elif code != 0 and backend == "nccl" and self.shares(tp * pp) and REFUSES_SHARED_GPU.search(output):
+                       **outcome_of(code, output, WORLD_SECONDS)}
+                if row["outcome"] == "failed" and code is not None and backend == "nccl" and self.shares(tp * pp) and REFUSES_SHARED_GPU.search(output):
                     row.update(outcome="skipped", reason="this NCCL refuses several ranks on one GPU")
-                elif code != 0:
-                    row.update(outcome="failed", reason=last_line(output))
-                elif answers_in(output) != want:
+                elif code == 0 and answers_in(output) != want:
                     row.update(outcome="failed", reason=difference(answers_in(output), want))
                 yield row, output
 
-    def bench(self, shape):
-        """(name, command, environment) of the benches that end by themselves; `serve` is apart."""
-        sizes, most = SIZES[self.runner.device], self.num_devices if self.runner.device == "cuda" else 2
-        worlds = [n for n in (1, 2, 4, 8) if n <= most]
+    # Benches that end by themselves give (name, command, environment); `serve` is apart.
+
+    def sizes(self, kind):
+        return SIZES[self.runner.device][kind]
+
+    def counts(self):
+        """Of ranks, in worlds with a GPU for each."""
+        most = self.num_devices if self.runner.device == "cuda" else 2
+        return [n for n in (1, 2, 4, 8) if n <= most]
+
+    def bench_engine(self, shape):
         # What the fixed order costs shows beside the libraries' own, which want a GPU.
         answers = [[], ["--answer", "fast"]] if self.runner.device == "cuda" and self.takes("bench engine", "--answer") else [[]]
-        for num in worlds:
+        for num in self.counts():
             for backend in self.backends if num > 1 else [None]:
                 start = self.mpirun(num, backend) if num > 1 else []
                 for answer in answers:
                     yield (" ".join(filter(None, [f"engine tp={num}", backend, *answer[1:]])),
                            [*start, *self.chorale, "bench", "engine", "--json", "--model", self.model(shape), "--tp", str(num), "--max-model-len", "1024",
-                            *answer, *self.device_flags("bench engine", backend), *sizes["engine"]], self.environment(num, backend))
+                            *answer, *self.device_flags("bench engine", backend), *self.sizes("engine")], self.environment(num, backend))
+
+    def bench_comm(self, shape):
+        """Needs no model."""
         for backend in self.backends if self.takes("bench comm", "--comm") else [None]:
-            num = max(2, worlds[-1])
+            num = max(2, self.counts()[-1])
             yield ("comm" + (f" {backend}" if backend else ""),
-                   [*self.mpirun(num, backend), *self.chorale, "bench", "comm", "--json", *self.device_flags("bench comm", backend), *sizes["comm"]],
+                   [*self.mpirun(num, backend), *self.chorale, "bench", "comm", "--json", *self.device_flags("bench comm", backend), *self.sizes("comm")],
                    self.environment(num, backend))
-        layouts = ",".join(["1x1", *(f"{n}x1" for n in worlds if n > 1), *(f"1x{n}" for n in worlds if n > 1 and self.num_devices > 1)])
+
+    def bench_scaling(self, shape):
+        several = [n for n in self.counts() if n > 1]
+        layouts = ",".join(["1x1", *(f"{n}x1" for n in several), *(f"1x{n}" for n in several if self.num_devices > 1)])
         flags = ["--device", self.runner.device]  # handed to bench engine
         yield ("scaling", [*self.chorale, "bench", "scaling", "--json", "--model", self.model(shape), "--layouts", layouts, "--out",
-                           str(self.folder / "scaling"), *flags, *sizes["scaling"]], MPI_AS_ROOT)
+                           str(self.folder / "scaling"), *flags, *self.sizes("scaling")], MPI_AS_ROOT)
 
     def bench_serve(self, shape):
-        """(exit code or None at the time limit, output) of the load on a server with one rank a GPU (two when emulated)."""
+        """(exit code as of Runner.run, output) of the load on a server with one rank a GPU (two when emulated)."""
+        self.runner.go_on()
         num = min(self.num_devices, 8) if self.runner.device == "cuda" else 2
         num = 1 << (num.bit_length() - 1)  # heads divide by powers of two
         backend = self.backends[-1]
@@ -178,31 +194,30 @@ class Worlds:
         os.mkfifo(fifo)
         command = [*(self.mpirun(num, backend) if num > 1 else []), *self.chorale, "serve", "--model", self.model(shape), "--tp", str(num), "--port", "0",
                    "--ready-file", str(fifo), "--max-model-len", "1024", *self.device_flags("serve", backend if num > 1 else None)]
-        log = open(self.folder / "serve.log", "w+", encoding="utf-8")
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-                                  env=self.runner.environment(self.environment(num, backend)))
+        environment, log = self.environment(num, backend), self.folder / "serve.log"
+        with log.open("w") as file:
+            server = self.runner.start(command, environment, stdout=file, stderr=subprocess.STDOUT)
+        begun = time.monotonic()
         try:
-            url = first_line(fifo, server)
+            url = first_line(fifo, server, min(READY_SECONDS, self.runner.left()))
             if not url:
-                log.seek(0)
-                return 1, log.read()
-            code, output, _ = self.runner.run([*self.chorale, "bench", "serve", "--url", url, "--json", *SIZES[self.runner.device]["serve"]], BENCH_SECONDS)
+                return NO_TIME if self.runner.left() < LEAST_SECONDS else 1, log.read_text(errors="replace")
+            code, output, _ = self.runner.run([*self.chorale, "bench", "serve", "--url", url, "--json", *self.sizes("serve")], BENCH_SECONDS)
             server.send_signal(signal.SIGUSR1)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(60)
+                server.wait(max(0, min(60, self.runner.left())))
             return code, output
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+            self.runner.end(server)
+            self.runner.children.append(Child(command, environment, server.returncode, time.monotonic() - begun, log.read_text(errors="replace"), ""))
 
     def room_for(self, shape):
         return shutil.disk_usage(self.folder).free > 1.5 * random_model.weight_bytes(shape)
 
 
-def first_line(fifo, process):
+def first_line(fifo, process, seconds):
     """What is written to the fifo first; nothing when the process ends or the time passes before."""
     fd = os.open(fifo, os.O_RDWR)  # a writer of our own, so that the watcher can end the wait
     threading.Thread(target=lambda: (process.wait(), os.write(fd, b"\n")), daemon=True).start()
-    ready, _, _ = select.select([fd], [], [], READY_SECONDS)
+    ready, _, _ = select.select([fd], [], [], max(0, seconds))
     return os.read(fd, 4096).decode().strip() if ready else ""

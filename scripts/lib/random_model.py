@@ -46,7 +46,8 @@ def bf16(values):
     return bytes(bits)
 
 
-def write_model(folder, shape):
+def write_model(folder, shape, go_on=lambda: None):
+    """`go_on` is called between blocks of 2 MiB; what it throws ends the writing."""
     layers, hidden, heads, kv_heads, head_dim, ffn, vocab, scale = SHAPES[shape]
     folder.mkdir(parents=True, exist_ok=True)
     source = random.Random(SEED)
@@ -66,6 +67,7 @@ def write_model(folder, shape):
                 file.write(bf16([1.0] * columns))
                 continue
             while left > 0:
+                go_on()
                 written = file.write(block[at:at + left])
                 left, at = left - written, 0
     (folder / "config.json").write_text(json.dumps({

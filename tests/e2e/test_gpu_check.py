@@ -12,6 +12,7 @@ from conftest import CHORALE, MPI_ENV, ROOT
 
 sys.path.insert(0, str(ROOT / "scripts/lib"))
 import gpu_check  # noqa: E402
+import gpu_pack  # noqa: E402
 import gpu_worlds  # noqa: E402
 
 FAKE_NCCL = CHORALE.parent / "fake_libraries/libfake_nccl.so"
@@ -19,24 +20,31 @@ FAKE_NCCL = CHORALE.parent / "fake_libraries/libfake_nccl.so"
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
+    """What --pack made, unpacked from its tarball elsewhere."""
     for tool in ("patchelf", "ompi_info"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed: scripts/test installs it")
-    folder = tmp_path_factory.mktemp("pack")
-    manifest = folder / "gpu-tests.json"
+    folder = tmp_path_factory.mktemp("made") / "gpu-pack"
     listed = gpu_check.list_build(CHORALE.parent)
     # Two tests stand for all of them here: their own entries run every one.
     listed["tests"] = [t for t in listed["tests"] if t["name"] in ("gpu.CudaDevice", "mpi.comm_2_ranks")]
     listed["benches"] = []
-    if missing := [p for p in gpu_check.programs_of(listed) if not (CHORALE.parent / p).exists()]:
+    if missing := [p for p in gpu_pack.programs_of(listed) if not (CHORALE.parent / p).exists()]:
         pytest.skip(f"not built: {', '.join(missing)}")
     assert len(listed["tests"]) == 2
     (CHORALE.parent / "gpu-check-test.json").write_text(json.dumps(listed))
     done = subprocess.run([sys.executable, ROOT / "scripts/lib/gpu_check.py", "pack", "--manifest", CHORALE.parent / "gpu-check-test.json", "--into",
                            folder], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert manifest.exists()
-    return folder
+    tarball = folder.with_name("gpu-pack.tar.gz")
+    sizes = dict(re.findall(r"^(folder|tarball) +([0-9.]+) MiB ", done.stdout, re.M))
+    assert abs(float(sizes["tarball"]) * 2**20 - tarball.stat().st_size) < 2**20 and float(sizes["folder"]) > float(sizes["tarball"]), done.stdout
+    for program in gpu_pack.programs_of(listed):
+        assert "no symbols" in subprocess.run(["nm", folder / "libexec" / program], capture_output=True, text=True).stderr, "not stripped"
+    shutil.rmtree(folder)
+    there = tmp_path_factory.mktemp("unpacked")
+    subprocess.run(["tar", "xzf", tarball, "-C", there], check=True)
+    return there / "gpu-pack"
 
 
 def run_pack(pack, results, *flags, **environment):
@@ -91,6 +99,9 @@ class Scripted:
     def program(self, command):
         return command
 
+    def go_on(self):
+        pass
+
     def run(self, command, seconds, extra=()):
         if "--help" in command:
             return 0, "--device --comm", 0.0
@@ -104,7 +115,7 @@ def answer(*token_ids, logprob=-1.0):
 
 def check(runner, folder, num_devices=1, layouts=("2x1",), has_nccl=True):
     worlds = gpu_worlds.Worlds(runner, folder, num_devices, has_nccl)
-    return [row for row, _ in worlds.check(layouts, gpu_check.last_line)]
+    return [row for row, _ in worlds.check(layouts)]
 
 
 @pytest.mark.parametrize("together,reason", [
@@ -150,11 +161,12 @@ def test_benches_put_the_fixed_order_beside_the_libraries_own(tmp_path, monkeypa
     runner = Scripted((0, ""), (0, ""))
     runner.run = lambda command, seconds, extra=(): (0, "--device --comm --answer", 0.0)
     runner.device = "cuda"
-    names = [name for name, _, _ in gpu_worlds.Worlds(runner, tmp_path, 2, has_nccl=True).bench("8b")]
+    worlds = gpu_worlds.Worlds(runner, tmp_path, 2, has_nccl=True)
+    names = [name for benches in (worlds.bench_engine, worlds.bench_comm, worlds.bench_scaling) for name, _, _ in benches("8b")]
     assert names == ["engine tp=1", "engine tp=1 fast", "engine tp=2 mpi", "engine tp=2 mpi fast", "engine tp=2 nccl", "engine tp=2 nccl fast",
                      "comm mpi", "comm nccl", "scaling"]
     runner.device = "emulator"
-    assert not any("fast" in name for name, _, _ in gpu_worlds.Worlds(runner, tmp_path, 1, has_nccl=False).bench("tiny"))
+    assert not any("fast" in name for name, _, _ in gpu_worlds.Worlds(runner, tmp_path, 1, has_nccl=False).bench_engine("tiny"))
 
 
 def test_without_a_gpu_it_is_skipped():
