@@ -12,7 +12,7 @@
 #define FAKE_HALVES(outputs, rows) 0
 #endif
 
-enum { kInvalid = 7, kUnsupported = 15, kBf16 = 14, kF32 = 0, kTransposed = 1, kRowsAtOnce = 8, kSplits = 4, kSplitBytes = 4096 };
+enum { kInvalid = 7, kUnsupported = 15, kBf16 = 14, kF32 = 0, kTransposed = 1, kRowsAtOnce = 8, kSplits = 4, kSplitBytes = 4096, kWorkspaceAlignment = 256 };
 
 typedef struct {
   int type;
@@ -147,6 +147,7 @@ int cublasLtMatmul(void* handle, Desc* desc, const void* alpha, const void* a, L
       d_layout->rows != a_layout->cols || d_layout->cols != b_layout->cols)
     return kUnsupported;
   const uint64_t splits = algorithm->data[0];
+  if ((uintptr_t)workspace % kWorkspaceAlignment != 0) return kInvalid;
   if (splits != 1 && (splits != kSplits || workspace == NULL || workspace_bytes < kSplitBytes)) return kInvalid;
   Product* product = malloc(sizeof(Product));
   *product = (Product){a, b, d, *a_layout, *b_layout, *d_layout, splits, workspace};

@@ -6,7 +6,7 @@
 
 namespace chorale::worker {
 namespace {
-constexpr size_t kAlignment = 64;
+constexpr size_t kAlignment = 256;  // what cublasLtMatmul asks of its workspace; also what cudaMalloc gives
 }  // namespace
 
 Workspace::Workspace(Device* device, size_t bytes) : device_(device) {

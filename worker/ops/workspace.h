@@ -18,7 +18,7 @@ class Workspace {
   /// Takes its memory from `device`, which must outlive it; nullptr is the host.
   Workspace(Device* device, size_t bytes);
 
-  /// `count` elements, 64-byte aligned, not initialised. Valid until the scope around it ends.
+  /// `count` elements, aligned to 64 bytes (device: 256), not initialised. Valid until the scope around it ends.
   template <typename T>
   T* take(int64_t count) {
     return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));

@@ -38,6 +38,8 @@ class EmulatedLibrary {
     Tensor x(*device_, DType::kBF16, {num_rows, kInputs}), out(*device_, DType::kF32, {num_rows, kOutputs});
     for (int64_t i = 0; i < num_rows * kInputs; ++i)  // the emulator's memory is the host's
       x.as<BFloat16>()[i] = to_bf16(static_cast<float>(i * 104729 % 1999 - 999) / 991);
+    const Workspace::Scope scope(scratch_);
+    scratch_.take<int32_t>(3);  // as a step has, whose library must find aligned workspace all the same
     linear(ctx_, {.x = x, .weight = &weight, .out = out});
     stream_->synchronize(Deadline::after(std::chrono::seconds(10)));
     return {out.as<float>(), out.as<float>() + num_rows * kOutputs};
