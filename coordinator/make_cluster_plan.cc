@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 
 #include <fmt/format.h>
 
@@ -10,9 +9,9 @@
 #include "comm/base/version.h"
 #include "comm/cuda/cublaslt_library.h"
 #include "comm/cuda/nccl_library.h"
+#include "coordinator/memory_budget.h"
 #include "parallel/architecture.h"
 #include "parallel/checkpoint/checkpoint.h"
-#include "parallel/device_memory.h"
 #include "parallel/host_facts.h"
 
 namespace chorale::coordinator {
@@ -20,13 +19,9 @@ namespace {
 
 using parallel::ClusterPlan;
 using parallel::Isa;
-using parallel::kBlockTokens;
 using parallel::WorkerHello;
 
-constexpr double kMiB = 1024.0 * 1024.0;
 constexpr int kSpinUs = 20;
-
-int64_t blocks_for(int64_t num_tokens) { return (num_tokens + kBlockTokens - 1) / kBlockTokens; }
 
 /// The strongest instruction set that every rank has; a weaker one when asked for.
 Isa common_isa(const ClusterRequest& request, const std::vector<WorkerHello>& hellos, DType compute) {
@@ -84,79 +79,6 @@ std::string common_gemm(const ClusterRequest& request, const std::vector<WorkerH
   return fmt::format("cublaslt-{}/{}/tp={}", first.cublaslt_version, device, request.layout.tp);
 }
 
-/// Bytes that a rank's KV cache may take.
-uint64_t kv_room(const ClusterRequest& request, const ClusterPlan& plan, const std::vector<WorkerHello>& hellos,
-                 const WorkerHello& hello) {
-  if (request.kv_cache_memory_bytes != 0) return request.kv_cache_memory_bytes;
-  if (hello.device_free_bytes == 0)
-    return hello.free_memory_bytes / parallel::kHostCacheShare / static_cast<uint64_t>(hello.ranks_on_host);
-  const auto sharers = std::ranges::count_if(hellos, [&hello](const WorkerHello& other) {
-    return other.host == hello.host && other.device_identity == hello.device_identity;
-  });
-  const uint64_t share = parallel::usable_device_bytes(hello.device_free_bytes) / static_cast<uint64_t>(sharers);
-  uint64_t taken = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident +
-                   device_extra_bytes(plan.config, plan.layout, hello.rank, plan.max_num_batched_tokens);
-  if (plan.device_comm == parallel::DeviceComm::kNccl)
-    taken += nccl_bytes(plan.config, plan.layout, hello.rank, plan.max_num_batched_tokens);
-  return share > taken ? share - taken : 0;
-}
-
-/// Smallest count over ranks of blocks that fit its room.
-int64_t affordable_blocks(const ClusterRequest& request, const ClusterPlan& plan,
-                          const std::vector<WorkerHello>& hellos) {
-  int64_t blocks = std::numeric_limits<int64_t>::max();
-  for (const WorkerHello& hello : hellos) {
-    const uint64_t block_bytes = kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
-    if (block_bytes > 0)
-      blocks = std::min(blocks, static_cast<int64_t>(kv_room(request, plan, hellos, hello) / block_bytes));
-  }
-  return blocks;
-}
-
-/// A single sequence of the greatest length must fit, or it could never run.
-void check_one_sequence_fits(const ClusterRequest& request, const ClusterPlan& plan) {
-  const int64_t needed = blocks_for(plan.max_model_len);
-  if (plan.num_kv_blocks >= needed) return;
-  const std::string fits = plan.num_kv_blocks > 0
-                               ? fmt::format("--max-model-len {} fits", plan.num_kv_blocks * kBlockTokens)
-                               : "no length fits";
-  const std::string has = fmt::format(
-      "the KV cache has room for {} block(s) of {} tokens, but one sequence of {} tokens "
-      "needs {}: {}",
-      plan.num_kv_blocks, kBlockTokens, plan.max_model_len, needed, fits);
-  if (request.num_kv_blocks > 0) fail(ErrorCode::kResourceExhausted, "{}, or raise --num-kv-blocks to {}", has, needed);
-  uint64_t block_bytes = 0;
-  for (int rank = 0; rank < plan.layout.num_ranks(); ++rank)
-    block_bytes = std::max(block_bytes, kv_block_bytes(plan.config, plan.layout, rank, plan.numerics.cache));
-  fail(ErrorCode::kResourceExhausted, "{}, or {} to {} bytes ({} bytes a block on the fullest rank)", has,
-       request.kv_cache_memory_bytes > 0 ? "raise --kv-cache-memory-bytes"
-                                         : "set --kv-cache-memory-bytes (by default a quarter of free memory)",
-       static_cast<uint64_t>(needed) * block_bytes, block_bytes);
-}
-
-/// Weights and KV of all ranks of a host against its free memory.
-void check_memory(const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
-  std::map<std::string, std::pair<uint64_t, uint64_t>> need_and_free;
-  for (const WorkerHello& hello : hellos) {
-    if (hello.device_free_bytes > 0) continue;  // its device's memory; allocations there say what is missing
-    auto& [need, free] = need_and_free[hello.host];
-    need += weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident;
-    need += static_cast<uint64_t>(plan.num_kv_blocks) *
-            kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
-    free = std::max(free, hello.free_memory_bytes);
-  }
-  for (const auto& [host, bytes] : need_and_free) {
-    const auto& [need, free] = bytes;
-    if (need > free)
-      fail(ErrorCode::kResourceExhausted,
-           "host {} has {:.0f} MiB free, but weights and KV cache of its ranks need {:.0f} MiB: {:.0f} MiB too little; "
-           "use more hosts, "
-           "--dtype bf16, or fewer --num-kv-blocks",
-           host, static_cast<double>(free) / kMiB, static_cast<double>(need) / kMiB,
-           static_cast<double>(need - free) / kMiB);
-  }
-}
-
 void check_builds(const std::vector<WorkerHello>& hellos) {
   for (const WorkerHello& hello : hellos)
     if (hello.build_id != hellos.front().build_id)
@@ -212,10 +134,6 @@ parallel::ModelConfig check_request(const ClusterRequest& request) {
   return config;
 }
 
-KvBudget kv_budget(const ClusterRequest& request, const ClusterPlan& plan, const std::vector<WorkerHello>& hellos) {
-  return {affordable_blocks(request, plan, hellos), plan.max_num_seqs * blocks_for(plan.max_model_len)};
-}
-
 ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                               const std::vector<WorkerHello>& hellos, uint64_t epoch) {
   CHECK(!hellos.empty());
@@ -250,9 +168,8 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
     if (hello.ranks_on_host * plan.threads > hello.num_cores) plan.spin_us = 0;
   const KvBudget budget = kv_budget(request, plan, hellos);
   plan.num_kv_blocks = request.num_kv_blocks > 0 ? request.num_kv_blocks : std::min(budget.affordable, budget.needed);
-  check_one_sequence_fits(request, plan);
+  check_memory(request, plan, hellos);
   plan.validate();
-  check_memory(plan, hellos);
   return plan;
 }
 

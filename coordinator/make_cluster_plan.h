@@ -1,6 +1,6 @@
 // Decides a world: from what the user asked for and what each worker says of itself, who holds what, how many KV
-// blocks, in which numerics class. Pure but for reading the checkpoint's configuration; `chorale plan` calls it without
-// any worker.
+// blocks (memory_budget.h), in which numerics class. Pure but for reading the checkpoint's configuration; `chorale
+// plan` calls it without any worker.
 #pragma once
 
 #include <cstdint>
@@ -59,15 +59,6 @@ inline Gemm needed_gemm(const ClusterRequest& request) {
 /// Refuses what can be refused before any worker starts: a checkpoint that is missing, corrupt or incomplete, a layout
 /// that the model cannot be cut into, options out of range. Throws Error.
 parallel::ModelConfig check_request(const ClusterRequest& request);
-
-/// How many KV blocks a world could have: what there is room for on every rank, and what its sequences can use.
-struct KvBudget {
-  int64_t affordable = 0;  // the fewest that any rank has room for
-  int64_t needed = 0;      // by max_num_seqs sequences of max_model_len
-};
-/// Of a plan that has its layout, class and limits; num_kv_blocks is not read.
-KvBudget kv_budget(const ClusterRequest& request, const parallel::ClusterPlan& plan,
-                   const std::vector<parallel::WorkerHello>& hellos);
 
 /// `hellos`: one a rank, in rank order. KV blocks are the same on every rank: the fewest that any has room for, where a
 /// rank's room is kv_cache_memory_bytes or else a quarter of its host's free memory over the host's ranks (on a GPU

@@ -114,14 +114,16 @@ void add_cluster_options(cxxopts::Options& options) {
       ("threads", "compute threads of each rank (0: cores / ranks on its host)", number(0))                  //
       ("control-host", "address of the control link (chosen)", text())                                       //
       ("control-port", "port of the control link (0: chosen)", number(0));
-  options.add_options("Scheduling")                                                                          //
-      ("max-model-len", "tokens of prompt and answer together (0: the model's)", number(0))                  //
-      ("max-num-seqs", "sequences running at a time", number(request.max_num_seqs))                          //
-      ("max-num-batched-tokens", "tokens of one step", number(request.max_num_batched_tokens))               //
-      ("kv-cache-memory-bytes", "KV cache of each rank, as in 2G (0: a quarter of free memory)", text("0"))  //
-      ("num-kv-blocks", "KV blocks of 16 tokens (0: by memory)", number(0))                                  //
-      ("scheduling-policy", "fcfs or priority", text("fcfs"))                                                //
-      ("max-waiting-jobs", "longer queues are answered 429", number(EngineOptions{}.max_waiting_jobs))       //
+  options.add_options("Scheduling")                                                             //
+      ("max-model-len", "tokens of prompt and answer together (0: the model's)", number(0))     //
+      ("max-num-seqs", "sequences running at a time", number(request.max_num_seqs))             //
+      ("max-num-batched-tokens", "tokens of one step", number(request.max_num_batched_tokens))  //
+      ("kv-cache-memory-bytes",
+       "KV cache of each rank, as in 2G (0: a quarter of free memory; on GPUs nine tenths of what weights leave)",
+       text("0"))                                                                                       //
+      ("num-kv-blocks", "KV blocks of 16 tokens (0: by memory)", number(0))                             //
+      ("scheduling-policy", "fcfs or priority", text("fcfs"))                                           //
+      ("max-waiting-jobs", "longer queues are answered 429", number(EngineOptions{}.max_waiting_jobs))  //
       ("slow-reader-timeout", "seconds that a client may take nothing before its job ends",
        number(static_cast<int>(EngineOptions{}.slow_reader_timeout.count() / 1000)))  //
       ("enable-prefix-caching", "reuse KV blocks of equal prefixes (the default)")    //

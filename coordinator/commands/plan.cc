@@ -18,6 +18,7 @@
 #include "coordinator/commands/plan_advice.h"
 #include "coordinator/commands/plan_figures.h"
 #include "coordinator/make_cluster_plan.h"
+#include "coordinator/memory_budget.h"
 #include "parallel/architecture.h"
 #include "parallel/checkpoint/checkpoint.h"
 
@@ -157,7 +158,7 @@ void print(const ClusterPlan& plan, const std::vector<RankFacts>& ranks, const K
                            plan.num_kv_blocks / blocks_of_one, plan.max_model_len);
   if (kv.capped_at_need)
     std::cout << fmt::format(
-        "         capped at what {} sequences (--max-num-seqs) of {} tokens need; there is room for {}\n",
+        "         capped at what {} sequences (--max-num-seqs) of {} tokens need; there is room for {} blocks\n",
         plan.max_num_seqs, plan.max_model_len, kv.budget.affordable);
   std::cout << fmt::format("batching {} sequences, {} tokens a step; {} thread(s) a rank\n", plan.max_num_seqs,
                            plan.max_num_batched_tokens, plan.threads);
@@ -222,6 +223,7 @@ int run_plan(int argc, char** argv, const WorkerModule& worker) {
   const std::optional<Recommendation> found = recommend(arguments, cluster.request, config, worker);
   const ClusterRequest request = found ? adopted(cluster.request, arguments, *found) : cluster.request;
   const int num_ranks = request.layout.tp * request.layout.pp;
+  if (found) check_there_are_ranks(found->machine, request.layout);
   std::vector<parallel::WorkerHello> hellos;
   if (found) hellos = hellos_of(found->machine, num_ranks);
   for (int rank = 0; rank < num_ranks && !found; ++rank)

@@ -122,6 +122,13 @@ std::vector<parallel::WorkerHello> hellos_of(const MachineFigures& machine, int 
   return hellos;
 }
 
+void check_there_are_ranks(const MachineFigures& machine, const parallel::LayoutRequest& layout) {
+  const int needed = layout.tp * layout.pp, per_node = machine.ranks_per_node;
+  if (needed <= machine.num_ranks()) return;
+  fail(ErrorCode::kInvalidArgument, "--tp {} --pp {} are {} ranks, but there are {} ({}): give --nodes {}", layout.tp,
+       layout.pp, needed, machine.num_ranks(), machine.to_string(), (needed + per_node - 1) / per_node);
+}
+
 int64_t blocks_to_name(const LayoutEstimate& layout, const MachineFigures& machine) {
   const bool is_short = layout.fit == Fit::kSome && machine.device == DeviceKind::kCpu;
   return is_short ? layout.kv_tokens / parallel::kBlockTokens : 0;

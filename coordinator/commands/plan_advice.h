@@ -19,6 +19,9 @@ parallel::Workload workload_of(const ClusterRequest& request, const parallel::Mo
 /// What the ranks of `machine` would say, were they there.
 std::vector<parallel::WorkerHello> hellos_of(const parallel::MachineFigures& machine, int num_ranks);
 
+/// Refuses a layout, named by the user, of more ranks than the machines have. Throws Error{kInvalidArgument}.
+void check_there_are_ranks(const parallel::MachineFigures& machine, const parallel::LayoutRequest& layout);
+
 /// --num-kv-blocks that the layout needs to be given, or 0: a CPU world whose weights leave less than the usual share
 /// of memory to the cache.
 int64_t blocks_to_name(const parallel::LayoutEstimate& layout, const parallel::MachineFigures& machine);

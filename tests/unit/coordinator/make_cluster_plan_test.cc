@@ -50,30 +50,6 @@ TEST(MakeClusterPlan, TakesF32ForF32CheckpointsAndTheWeakestInstructionSet) {
   EXPECT_EQ(make_cluster_plan(weaker, config, hellos, 1).numerics.isa, Isa::kScalar);
 }
 
-TEST(MakeClusterPlan, SizesTheCacheByWhatIsFreeOnAGpuBesideTheWeights) {
-  auto hellos = toy_hellos(2, 2);
-  for (WorkerHello& hello : hellos) {
-    hello.device = "cuda";
-    hello.device_arithmetic = "sm_90";
-    hello.device_free_bytes = 4ULL << 30;
-    hello.device_identity = "one for both";
-  }
-  ClusterRequest request = request_of(2, 1);
-  request.max_num_seqs = 1000;  // more than there is room for
-  const ClusterPlan plan = make_cluster_plan(request, toy_config(), hellos, 1);
-  EXPECT_EQ(plan.numerics.device, "sm_90");
-  EXPECT_NE(plan.numerics.to_string().find("/sm_90/"), std::string::npos);
-  const uint64_t room = (4ULL << 30) / 10 * 9 / 2;
-  for (const WorkerHello& hello : hellos) {
-    const uint64_t used = weight_bytes(plan.config, plan.layout, hello.rank, plan.numerics.compute).resident +
-                          static_cast<uint64_t>(plan.num_kv_blocks) *
-                              kv_block_bytes(plan.config, plan.layout, hello.rank, plan.numerics.cache);
-    EXPECT_LE(used, room) << "rank " << hello.rank;
-  }
-  hellos[1].device_identity = "another";  // each has one to itself, although both see only one
-  EXPECT_GT(make_cluster_plan(request, toy_config(), hellos, 1).num_kv_blocks, 2 * plan.num_kv_blocks);
-}
-
 TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
   auto hellos = toy_hellos(2, 2);
   ClusterRequest request = request_of(2, 1);
@@ -165,36 +141,6 @@ TEST(MakeClusterPlan, DoesNotSpinWhereThreadsExceedCores) {
   request.threads = 3;
   EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(4, 4), 1).spin_us, 0);
   EXPECT_EQ(make_cluster_plan(request_of(4, 1), toy_config(), toy_hellos(4, 4), 1).threads, 2);
-}
-
-TEST(MakeClusterPlan, TakesTheFewestBlocksThatAnyRankHasRoomFor) {
-  const auto config = toy_config();
-  auto hellos = toy_hellos(2, 1, 1ULL << 30);
-  hellos[1].free_memory_bytes = 600ULL << 20;
-  const ClusterPlan plan = make_cluster_plan(request_of(2, 1), config, hellos, 1);
-  const uint64_t room = (600ULL << 20) / 4;
-  EXPECT_EQ(plan.num_kv_blocks, static_cast<int64_t>(room / kv_block_bytes(config, plan.layout, 1, DType::kBF16)));
-}
-
-TEST(MakeClusterPlan, TakesNoMoreBlocksThanTheSequencesNeed) {
-  ClusterRequest request = request_of(1, 1);
-  request.max_num_seqs = 3;
-  request.max_model_len = 100;
-  EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(1, 1), 1).num_kv_blocks, 3 * 7);
-  request.num_kv_blocks = 11;
-  EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(1, 1), 1).num_kv_blocks, 11);
-}
-
-TEST(KvBudget, TellsWhatFitsAndWhatIsNeeded) {
-  ClusterRequest request = request_of(1, 1);
-  request.max_num_seqs = 3;
-  request.max_model_len = 100;
-  const auto hellos = toy_hellos(1, 1);
-  const ClusterPlan plan = make_cluster_plan(request, toy_config(), hellos, 1);
-  request.kv_cache_memory_bytes = 25 * kv_block_bytes(plan.config, plan.layout, 0, plan.numerics.cache) + 1;
-  const KvBudget budget = kv_budget(request, plan, hellos);
-  EXPECT_EQ(budget.affordable, 25);
-  EXPECT_EQ(budget.needed, 3 * 7);
 }
 
 TEST(MakeClusterPlan, RefusesWithBothNumbers) {

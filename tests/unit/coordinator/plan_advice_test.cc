@@ -110,6 +110,22 @@ TEST(PlanFigures, RefuseWhatContradictsItself) {
 
 // For GPUs and CPUs, layouts even and uneven: the room that the advisor sees is the plan's, and what it refuses the
 // plan refuses.
+TEST(PlanAdvice, ALayoutOfMoreRanksThanThereAreNamesTheNodesItNeeds) {
+  const MachineFigures machine = figures({"--gpu", "h100-sxm", "--gpus-per-node", "8"}, std::nullopt);
+  parallel::LayoutRequest layout;
+  layout.tp = 8;
+  check_there_are_ranks(machine, layout);
+  layout.pp = 3;
+  try {
+    check_there_are_ranks(machine, layout);
+    ADD_FAILURE() << "not refused";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(std::string(error.what()).find("are 24 ranks, but there are 8"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("give --nodes 3"), std::string::npos) << error.what();
+  }
+}
+
 TEST(PlanAdvice, SeesTheRoomThatAWorldWouldHave) {
   const parallel::ModelConfig config = square_config(6);
   ClusterRequest request;
