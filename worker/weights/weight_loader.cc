@@ -5,10 +5,12 @@
 #include <chrono>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
+#include "comm/base/progress.h"
 #include "worker/ops/library_gemm.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/device_upload.h"
@@ -249,7 +251,9 @@ class WeightLoader {
       upload.copy(moved.view().data, tensor.view().data, tensor.view().size_bytes(), deadline);
       tensor = std::move(moved);
     };
-    size_t num_done = 0, last_tenth = 0;
+    std::optional<ProgressBar> bar;  // of one rank for all
+    if (request_.rank == 0) bar.emplace("loading weights to the device", static_cast<int64_t>(groups_.size()));
+    int64_t num_done = 0;
     for (auto& [key, parts] : groups_) {
       make(key, parts);
       pack_all(pool);
@@ -258,9 +262,9 @@ class WeightLoader {
         move(matrix->second->data);
       else
         move(weights_.vectors_.at(key));
-      const size_t tenth = ++num_done * 10 / groups_.size();
-      if (seconds() > 2 && tenth > last_tenth)
-        log_info("loading weights to the device: {} %", 10 * (last_tenth = tenth));
+      ++num_done;
+      if (bar)
+        bar->update(num_done, fmt::format("{:.1f} GB/s", static_cast<double>(upload.num_bytes()) / seconds() / 1e9));
     }
     upload.finish(deadline);
     log_info("{:.0f} MiB of weights are on the device after {:.2f} s ({:.2f} GB/s, packing included)",
