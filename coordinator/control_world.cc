@@ -42,6 +42,15 @@ std::string objection(const WorkerHello& hello, int rank, const parallel::Layout
   fail(ErrorCode::kSystem, "rank {}: {}", event.rank, reason);
 }
 
+/// The CPU where nobody asked for it: said once, louder where a GPU was to be expected.
+void say_why_cpu(const std::vector<WorkerHello>& hellos) {
+  const auto is_odd = [](const WorkerHello& hello) { return hello.gpu_absence > DeviceAbsence::kNoDriver; };
+  if (const auto odd = std::ranges::find_if(hellos, is_odd); odd != hellos.end())
+    log_warn("rank {} on {} computes on the CPU: {}", odd->rank, odd->host, odd->gpu_problem);
+  else if (hellos.front().gpu_absence != DeviceAbsence::kNone)
+    log_info("computing on the CPU: {}", hellos.front().gpu_problem);
+}
+
 bool is_loss(const LinkEvent& event) {
   return event.kind == LinkEvent::Kind::kLost ||
          (event.kind == LinkEvent::Kind::kMessage && event.type == MessageType::kFault);
@@ -97,6 +106,7 @@ void ControlWorld::form(const ClusterRequest& request, const parallel::ModelConf
   constexpr uint64_t kFirstEpoch = 1;
   std::vector<WorkerHello> hellos(static_cast<size_t>(request.layout.tp * request.layout.pp));
   await_hellos(hellos, join_deadline, forming);
+  say_why_cpu(hellos);
   plan_ = make_cluster_plan(request, config, hellos, kFirstEpoch);
   if (const std::string why = choose_device_comm(request.comm, hellos).why_not_nccl; !why.empty()) log_warn("{}", why);
   server_->broadcast(MessageType::kClusterPlan, plan_.encode());

@@ -48,7 +48,7 @@ WorkerStart worker_start(const Rendezvous& rendezvous, const ClusterRequest& req
   start.control_port = static_cast<uint16_t>(rendezvous.port);
   start.secret = rendezvous.secret;
   start.epoch = rendezvous.epoch;
-  start.device = request.device.value_or(best_device());
+  start.device = request.device;
   start.comm = request.comm;
   start.threads = request.threads;
   start.looks_for_cublaslt = needed_gemm(request) == Gemm::kCublasLt;

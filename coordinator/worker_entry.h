@@ -21,7 +21,7 @@ struct WorkerStart {
   uint16_t control_port = 0;
   std::string secret;
   uint64_t epoch = 0;
-  DeviceKind device = DeviceKind::kCpu;
+  std::optional<DeviceKind> device;          // none: the best of its host
   std::optional<parallel::DeviceComm> comm;  // kMpi: it does not look for NCCL
   int threads = 0;                           // 0: max(1, cores / ranks on the host)
   std::string record_path;                   // write the plans it runs there; empty: no

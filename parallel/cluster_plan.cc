@@ -44,6 +44,8 @@ Bytes WorkerHello::encode() const {
   out.put(device_identity);
   out.put(cublaslt_version);
   out.put(nccl_version);
+  out.put(gpu_absence);
+  out.put(gpu_problem);
   return out.take();
 }
 
@@ -68,6 +70,8 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   hello.device_identity = in.get_string();
   hello.cublaslt_version = in.get_string();
   hello.nccl_version = in.get_string();
+  in.get(hello.gpu_absence);
+  hello.gpu_problem = in.get_string();
   in.expect_end();
   const bool counts_make_sense = hello.num_ranks >= 1 && hello.rank >= 0 && hello.rank < hello.num_ranks &&
                                  hello.ranks_on_host >= 1 && hello.ranks_on_host <= hello.num_ranks &&

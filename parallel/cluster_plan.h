@@ -34,6 +34,9 @@ struct WorkerHello {
   std::string device_identity;            // ranks of a host that say the same share it
   std::string cublaslt_version;           // "13.1.0"; empty: it found none that it can use
   std::string nccl_version;               // "2.28.9"; likewise
+  // Why it computes on the CPU although nobody said that it should; kNone: it does not.
+  DeviceAbsence gpu_absence = DeviceAbsence::kNone;
+  std::string gpu_problem;  // the same in words, and what to do
 
   Bytes encode() const;
   static WorkerHello decode(std::span<const std::byte> bytes);

@@ -28,7 +28,8 @@ constexpr std::chrono::microseconds kGlance{50};  // at the link, while a device
 constexpr std::chrono::minutes kReplayMeeting{5};
 
 /// The rank's device: its host's devices in turn. nullptr: the CPU.
-std::unique_ptr<Device> open_own_device(DeviceKind kind, const comm::WorldMap& map) {
+std::unique_ptr<Device> open_own_device(std::optional<DeviceKind> wanted, const comm::WorldMap& map) {
+  const DeviceKind kind = wanted.value_or(best_device());
   return kind == DeviceKind::kCpu ? nullptr : open_device(kind, map.local_rank());
 }
 
@@ -45,6 +46,11 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions&
                               .cpu_model = parallel::cpu_model_name(),
                               .build_id = kBuildId,
                               .process_id = getpid()};
+  if (!options.device && device == nullptr) {
+    const DeviceSurvey survey = survey_of_gpus();
+    hello.gpu_absence = survey.absence;
+    hello.gpu_problem = fmt::format("{}; {}", survey.problem, survey.advice);
+  }
   if (device == nullptr) return hello;
   hello.device = to_string(device->kind());
   hello.device_arithmetic = device->arithmetic();

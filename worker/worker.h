@@ -16,13 +16,13 @@ struct WorkerOptions {
   std::string control_host = "127.0.0.1";
   int control_port = 0;
   std::string secret;
-  uint64_t epoch = 0;  // 0: the coordinator's
-  DeviceKind device = DeviceKind::kCpu;
-  std::optional<parallel::DeviceComm> comm;  // kMpi: it does not look for NCCL
-  int threads = 0;                           // compute threads; 0: as the plan says
-  std::string record_path;                   // rank 0 writes the plans it runs there; empty: no
-  bool looks_for_cublaslt = false;           // and tells the coordinator its version
-  bool hosts_coordinator = false;            // in this process: see run_worker
+  uint64_t epoch = 0;                                   // 0: the coordinator's
+  std::optional<DeviceKind> device = DeviceKind::kCpu;  // none: the best of the host
+  std::optional<parallel::DeviceComm> comm;             // kMpi: it does not look for NCCL
+  int threads = 0;                                      // compute threads; 0: as the plan says
+  std::string record_path;                              // rank 0 writes the plans it runs there; empty: no
+  bool looks_for_cublaslt = false;                      // and tells the coordinator its version
+  bool hosts_coordinator = false;                       // in this process: see run_worker
   std::chrono::seconds connect_deadline{120};
 };
 

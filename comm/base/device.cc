@@ -25,10 +25,15 @@ void Stream::fail_deadline(std::string_view what) const {
        waiting.empty() ? "" : ", where peers take part: ", waiting);
 }
 
-DeviceKind best_device() {
+DeviceSurvey survey_of_gpus() {
   const DeviceEntry* cuda = DeviceRegistry::find(to_string(DeviceKind::kCuda));
-  return cuda != nullptr && cuda->survey().num_devices > 0 ? DeviceKind::kCuda : DeviceKind::kCpu;
+  if (cuda != nullptr) return cuda->survey();
+  return {.absence = DeviceAbsence::kNotBuiltIn,
+          .problem = "this program was built without CUDA",
+          .advice = "for a GPU build it where nvcc is"};
 }
+
+DeviceKind best_device() { return survey_of_gpus().num_devices > 0 ? DeviceKind::kCuda : DeviceKind::kCpu; }
 
 std::unique_ptr<Device> open_device(DeviceKind kind, int index) {
   const DeviceEntry* entry = DeviceRegistry::find(to_string(kind));

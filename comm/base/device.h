@@ -163,7 +163,7 @@ class PinnedBuffer {
   size_t bytes_ = 0;
 };
 
-enum class DeviceAbsence : uint8_t { kNone, kNoDriver, kNoDevice, kDriverTooOld, kBroken };
+enum class DeviceAbsence : uint8_t { kNone, kNotBuiltIn, kNoDriver, kNoDevice, kDriverTooOld, kBroken };
 
 /// What a kind of device finds on this host.
 struct DeviceSurvey {
@@ -195,6 +195,9 @@ struct DeviceEntry {
   Result<DeviceFacts> (*facts)(int index) = nullptr;
 };
 using DeviceRegistry = Registry<DeviceEntry>;
+
+/// Of the GPUs of this host, also where the program was built without CUDA.
+DeviceSurvey survey_of_gpus();
 
 /// What "auto" means on this host: a GPU where there is one, else the CPU.
 DeviceKind best_device();

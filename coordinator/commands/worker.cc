@@ -84,7 +84,7 @@ int run_worker(int argc, char** argv, const WorkerModule& worker) {
         comm::secret_from(arguments.count("secret-file") != 0 ? arguments["secret-file"].as<std::string>() : "");
   }
   start.epoch = arguments["epoch"].as<uint64_t>();
-  start.device = parse_device(arguments["device"].as<std::string>()).value_or(best_device());
+  start.device = parse_device(arguments["device"].as<std::string>());
   start.comm = parallel::device_comm_from_string(arguments["comm"].as<std::string>());
   start.threads = arguments["threads"].as<int>();
   ClusterRequest request;

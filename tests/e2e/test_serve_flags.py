@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import run, serving, shared
+from conftest import generate, run, serving, shared
 from test_bench import KEYS
 
 KEY = "one,two"
@@ -44,6 +44,14 @@ def test_the_log_says_what_loading_took_and_where_it_serves(server, smollm2):
         assert weights == pytest.approx(rank["weight_bytes"] / 2**20, abs=1)
         assert read == pytest.approx(rank["read_bytes"] / 2**20, abs=1)
         assert seconds > 0 and resident > weights
+
+
+def test_the_log_says_why_the_cpu_computes(smollm2, tmp_path):
+    no_gpu, job = {"CUDA_VISIBLE_DEVICES": ""}, [{"prompt": [1, 2], "max_tokens": 1}]
+    _, _, done = generate(smollm2, job, tmp_path, "--log-level", "info", env=no_gpu)
+    assert len(re.findall(r"comput(?:es|ing) on the CPU: .+; .+", done.stderr)) == 1, done.stderr
+    _, _, asked = generate(smollm2, job, tmp_path, "--log-level", "info", "--device", "cpu", env=no_gpu)
+    assert "on the CPU: " not in asked.stderr
 
 
 def test_submit_takes_a_comma_as_a_stop_string_and_prints_every_prompts_answer(server, tmp_path):

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/base/error.h"
+#include "comm/base/log.h"
 #include "comm/control_link.h"
 #include "coordinator/engine.h"
 #include "coordinator/make_cluster_plan.h"
@@ -140,6 +141,24 @@ std::string failure_of(std::unique_ptr<ControlServer> server, const ClusterReque
     return error.what();
   }
   return "no error";
+}
+
+TEST(ControlWorld, SaysOnceWhyRanksComputeOnTheCpu) {
+  auto server = make_server();
+  auto hellos = test::toy_hellos(2, 2);
+  hellos[0].gpu_absence = DeviceAbsence::kNoDriver;
+  hellos[0].gpu_problem = "no driver here; install one";
+  hellos[1].gpu_absence = DeviceAbsence::kDriverTooOld;
+  hellos[1].gpu_problem = "the driver is for CUDA 11; update it";
+  FakeWorker first(server->port(), 0, hellos[0]);
+  FakeWorker last(server->port(), 1, hellos[1]);
+  init_log(LogLevel::kInfo, "test");
+  testing::internal::CaptureStderr();
+  ControlWorld::establish(std::move(server), two_stages(), test::toy_config(), Deadline::after(20s), {});
+  const std::string said = testing::internal::GetCapturedStderr();
+  init_log(LogLevel::kError, "test");
+  EXPECT_NE(said.find("rank 1 on node0 computes on the CPU: the driver is for CUDA 11; update it"), std::string::npos);
+  EXPECT_EQ(said.find("install one"), std::string::npos) << said;
 }
 
 TEST(ControlWorld, CarriesJobsToWorkersAndBack) {
