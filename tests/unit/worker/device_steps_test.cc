@@ -1,11 +1,10 @@
 // Steps in flight on one rank with a device: the host gives it the next step without waiting for the one before.
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <thread>
 
-#include "comm/base/emulator_stream.h"
 #include "tests/unit/worker/device_test_support.h"
+#include "tests/unit/worker/emulator_gate.h"
 #include "tests/unit/worker/synthetic_model.h"
 #include "tests/unit/worker/thread_world.h"
 
@@ -13,31 +12,6 @@ namespace chorale::worker::test {
 namespace {
 
 constexpr std::chrono::seconds kPatience{60};
-
-/// A stream of the emulator that does not go on before it is let.
-class Gate {
- public:
-  explicit Gate(Device& device) : stream_(device.make_stream()), event_(device.make_event()) {
-    auto* handle = static_cast<ChoraleEmulatorStream*>(stream_->native());
-    const auto hold = [](void* context, char*, size_t) {
-      static_cast<std::atomic<bool>*>(context)->wait(false);
-      return 0;
-    };
-    handle->enqueue(handle, hold, &is_open_, nullptr);
-    stream_->record(*event_);
-  }
-  ~Gate() { open(); }
-  void hold_back(Stream& stream) { stream.wait(*event_); }
-  void open() {
-    is_open_ = true;
-    is_open_.notify_all();
-  }
-
- private:
-  std::atomic<bool> is_open_{false};
-  std::unique_ptr<Stream> stream_;
-  std::unique_ptr<Event> event_;
-};
 
 /// One rank that is the world.
 class Rank {

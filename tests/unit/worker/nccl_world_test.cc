@@ -1,5 +1,5 @@
 // Worlds on the emulator whose ranks, threads here, exchange activations over NCCL (the build's stand-in): the bits of
-// one rank in every layout; sums in the tree's order and in any; hidden rows that travel while the host goes on.
+// one rank in every layout; sums in the tree's order and in any; hidden rows that travel while host and compute go on.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +10,7 @@
 
 #include "comm/cuda/nccl_library.h"
 #include "tests/unit/worker/device_test_support.h"
+#include "tests/unit/worker/emulator_gate.h"
 #include "tests/unit/worker/synthetic_model.h"
 #include "tests/unit/worker/thread_world.h"
 #include "worker/device_communicator.h"
@@ -151,10 +152,14 @@ TEST(NcclSums, FollowTheTreeOrTheLibraryAsTold) {
     });
 }
 
-TEST(NcclHiddenLink, RowsTravelWhileTheHostGoesOn) {
+// Two ranks, each with its compute stream held back in turn: who waits for the other in its compute stream, or on the
+// host, does not come to the next barrier.
+TEST(NcclHiddenLink, RowsTravelWhileHostAndComputeGoOn) {
   const SyntheticModel model({.vocab = 600, .hidden = 48, .intermediate = 128, .heads = 4, .kv_heads = 2});
   const ThreadWorld shape(model.path(), {.pp = 2, .device = DeviceKind::kEmulator, .device_comm = DeviceComm::kNccl});
-  constexpr int kSteps = 7;  // more than there are buffers
+  constexpr int kSteps = 7;        // more than there are buffers
+  constexpr int kBuffers = 2;      // of a link
+  constexpr int64_t kRows = 1000;  // three chunks of the stand-in's, which is through when the other side took the last
   auto worlds = comm::make_threads(2);
   std::vector<std::thread> threads;
   for (int r = 0; r < 2; ++r)
@@ -169,17 +174,33 @@ TEST(NcclHiddenLink, RowsTravelWhileTheHostGoesOn) {
       ASSERT_EQ(transports.next != nullptr, r == 0);
       std::vector<Tensor> steps;
       for (int step = 0; step < kSteps; ++step) {
-        steps.emplace_back(*device, DType::kF32, Shape{step + 1, 48});
-        for (int64_t i = 0; i < (step + 1) * 48; ++i)
+        steps.emplace_back(*device, DType::kF32, Shape{kRows + step, 48});
+        for (int64_t i = 0; i < (kRows + step) * 48; ++i)
           steps.back().as<float>()[i] = r == 0 ? static_cast<float>(step * 1000 + i) : -1.0f;
       }
       {
         const auto link = make_hidden_link(shape.plan(), r, world, transports, where);
-        for (Tensor& rows : steps) r == 0 ? link->send(rows, soon()) : link->receive(rows, soon());
+        Gate gate(*device);
+        gate.hold_back(*stream);
+        if (r == 0) {
+          for (int step = 0; step < kBuffers; ++step) link->send(steps[static_cast<size_t>(step)], soon());
+          gate.open();  // the sends have returned before
+          stream->synchronize(soon());
+          world.barrier(soon());  // nobody has received yet
+          for (int step = kBuffers; step < 2 * kBuffers; ++step) link->send(steps[static_cast<size_t>(step)], soon());
+          stream->synchronize(soon());  // the first rows have left their buffers
+          world.barrier(soon());
+          for (int step = 2 * kBuffers; step < kSteps; ++step) link->send(steps[static_cast<size_t>(step)], soon());
+        } else {
+          world.barrier(soon());
+          for (Tensor& rows : steps) link->receive(rows, soon());
+          world.barrier(soon());  // the first rows have come
+          gate.open();
+        }
         stream->synchronize(soon());
       }
       for (int step = 0; step < kSteps; ++step)
-        for (int64_t i = 0; i < (step + 1) * 48; ++i)
+        for (int64_t i = 0; i < (kRows + step) * 48; ++i)
           ASSERT_EQ(steps[static_cast<size_t>(step)].as<float>()[i], static_cast<float>(step * 1000 + i));
     });
   for (std::thread& thread : threads) thread.join();
