@@ -34,7 +34,7 @@ enum class MessageType : uint16_t {
   kHeartbeat = 21,
   kStop = 22,
   kDrain = 23,
-  kFault = 24,  // worker: why it leaves (text)
+  kFault = 24,  // worker: why it leaves (WorkerFault)
   kStageReport = 25,
 };
 /// "step_plan"; "unknown" for a number that has no name.

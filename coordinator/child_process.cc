@@ -25,11 +25,12 @@ constexpr size_t kMaxOutputBytes = size_t{1} << 20;
 
 /// Variables that tell a process its place in a surrounding world; a child that starts a world of its own must not see
 /// them. Settings of the user (OMPI_MCA_*, OMPI_ALLOW_RUN_AS_ROOT*) stay; Kubernetes' MPI Operator sets that names of
-/// hosts keep their domains.
+/// hosts keep their domains, and users how much mpirun says.
 bool is_launcher_variable(std::string_view entry) {
   if (entry.starts_with("PMIX_") || entry.starts_with("PRTE_") || entry.starts_with("PMI_")) return true;
   if (!entry.starts_with("OMPI_")) return false;
-  if (entry.starts_with("OMPI_MCA_orte_keep_fqdn_hostnames=")) return false;
+  for (const std::string_view users : {"OMPI_MCA_orte_keep_fqdn_hostnames=", "OMPI_MCA_orte_execute_quiet="})
+    if (entry.starts_with(users)) return false;
   const bool set_by_orted = entry.starts_with("OMPI_MCA_ess_") || entry.starts_with("OMPI_MCA_orte_") ||
                             entry.starts_with("OMPI_MCA_pmix") || entry.starts_with("OMPI_MCA_initial_wdir");
   const bool set_by_user = entry.starts_with("OMPI_MCA_") || entry.starts_with("OMPI_ALLOW_RUN_AS_ROOT");

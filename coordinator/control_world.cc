@@ -14,16 +14,13 @@ namespace {
 
 using comm::LinkEvent;
 using comm::MessageType;
+using parallel::WorkerFault;
 using parallel::WorkerHello;
 
 constexpr std::chrono::milliseconds kAskWhetherGivenUp{200};
 constexpr std::chrono::minutes kLoadDeadline{30};
 constexpr size_t kMaxInboxBytes = 2 * comm::kMaxFramePayload;  // the largest answer, and as much again
 constexpr double kMiB = 1024.0 * 1024.0;
-
-std::string text_of(const Bytes& payload) {
-  return std::string(reinterpret_cast<const char*>(payload.data()), payload.size());
-}
 
 /// Why a worker may not join, or "". It reads this, so it says what to do.
 std::string objection(const WorkerHello& hello, int rank, const parallel::LayoutRequest& layout) {
@@ -36,10 +33,14 @@ std::string objection(const WorkerHello& hello, int rank, const parallel::Layout
   return "";
 }
 
-/// Why a rank of a world that was not ready yet is no longer there: its own word where it had one.
-[[noreturn]] void fail_lost(const LinkEvent& event) {
-  const std::string reason = event.kind == LinkEvent::Kind::kMessage ? text_of(event.payload) : event.reason;
-  fail(ErrorCode::kSystem, "rank {}: {}", event.rank, reason);
+/// A rank of a world that was not ready yet cannot go on: it is gone, misses others, or could not load for reasons of
+/// its own.
+[[noreturn]] void fail_forming(const LinkEvent& event) {
+  if (event.kind == LinkEvent::Kind::kLost)
+    fail(ErrorCode::kPeerLost, "rank {} was lost while it loaded: {}", event.rank, event.reason);
+  const WorkerFault fault = WorkerFault::decode(event.payload);
+  fail(fault.lacks_peers() ? ErrorCode::kPeerLost : ErrorCode::kSystem, "rank {} reports: {}", event.rank,
+       fault.reason);
 }
 
 /// The CPU where nobody asked for it: said once, louder where a GPU was to be expected.
@@ -51,7 +52,13 @@ void say_why_cpu(const std::vector<WorkerHello>& hellos) {
     log_info("computing on the CPU: {}", hellos.front().gpu_problem);
 }
 
-bool is_loss(const LinkEvent& event) {
+/// The same of a world that runs: what ends it.
+std::string end_of_world(const LinkEvent& event) {
+  if (event.kind == LinkEvent::Kind::kLost) return fmt::format("rank {} is lost: {}", event.rank, event.reason);
+  return fmt::format("rank {} reports: {}", event.rank, WorkerFault::decode(event.payload).reason);
+}
+
+bool ends_world(const LinkEvent& event) {
   return event.kind == LinkEvent::Kind::kLost ||
          (event.kind == LinkEvent::Kind::kMessage && event.type == MessageType::kFault);
 }
@@ -158,6 +165,7 @@ void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const For
   for (size_t num_ready = 0; num_ready < hellos.size();) {
     forming.progress(fmt::format("loading weights: {} of {} ranks are ready", num_ready, hellos.size()));
     const std::optional<LinkEvent> event = next_event(Deadline::after(kAskWhetherGivenUp));
+    if (event && ends_world(*event)) fail_forming(*event);  // before mpirun's end, which follows from it
     if (const std::optional<std::string> why = forming.gave_up()) fail(ErrorCode::kSystem, "{}", *why);
     if (!event) {
       if (deadline.expired())
@@ -165,7 +173,6 @@ void ControlWorld::await_ready(const std::vector<WorkerHello>& hellos, const For
              hellos.size(), kLoadDeadline.count());
       continue;
     }
-    if (is_loss(*event)) fail_lost(*event);
     if (event->kind != LinkEvent::Kind::kMessage || event->type != MessageType::kReady) continue;
     const parallel::WorkerReady ready = parallel::WorkerReady::decode(event->payload);
     if (is_ready.at(static_cast<size_t>(event->rank))) continue;
@@ -192,10 +199,10 @@ void ControlWorld::lose(const std::string& reason, std::vector<WorldEvent>& even
 }
 
 void ControlWorld::translate(LinkEvent event, std::vector<WorldEvent>& events) {
-  if (is_loss(event)) {
-    const std::string reason = event.kind == LinkEvent::Kind::kMessage ? text_of(event.payload) : event.reason;
-    if (lost_) log_debug("rank {}: {}", event.rank, reason);
-    return lose(fmt::format("rank {} is lost: {}", event.rank, reason), events);
+  if (ends_world(event)) {
+    const std::string reason = end_of_world(event);
+    if (lost_) log_debug("{}", reason);
+    return lose(reason, events);
   }
   if (lost_ || event.kind != LinkEvent::Kind::kMessage) return;
   if (event.type == MessageType::kStepResult) events.emplace_back(parallel::StepResult::decode(event.payload));

@@ -25,7 +25,8 @@ class ControlWorld : public World {
   /// Starts `server`, waits for all ranks until `join_deadline`, sends them the plan and waits until all are ready. A
   /// worker that does not fit (its MPI world has another size) is refused and told why; one that joined and leaves
   /// before all are there is waited for again. Throws Error: kDeadlineExceeded naming the ranks that did not join,
-  /// kPeerLost with why one left, what make_cluster_plan throws. Workers that have joined are told to stop then.
+  /// kPeerLost where one is lost or misses others while it loads, kSystem where one cannot load, what make_cluster_plan
+  /// throws. Workers that have joined are told to stop then.
   /// `alarm` may be null; where it rings, the world is lost at once.
   static std::unique_ptr<World> establish(std::unique_ptr<comm::ControlServer> server, const ClusterRequest& request,
                                           const parallel::ModelConfig& config, Deadline join_deadline,

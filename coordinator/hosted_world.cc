@@ -12,6 +12,7 @@
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
+#include "comm/base/watchdog.h"
 #include "comm/control_link.h"
 #include "comm/mpi_session.h"
 #include "coordinator/commands/commands.h"
@@ -55,6 +56,18 @@ WorkerStart worker_start(const Rendezvous& rendezvous, const ClusterRequest& req
   return start;
 }
 
+/// Leaves where a rank is lost while it loads: this rank's worker would wait for it until a deadline of minutes.
+std::unique_ptr<World> form(const comm::MpiSession& session, std::unique_ptr<comm::ControlServer> server,
+                            const ClusterRequest& request, const parallel::ModelConfig& config,
+                            const Forming& forming) {
+  try {
+    return ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), forming);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kPeerLost && session.uses_mpi()) leave_lost_world(error.what());
+    throw;
+  }
+}
+
 /// Rank 0: the coordinator on a thread of its own, this rank's worker on the main thread.
 int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, const ClusterRequest& request,
                   const Coordinate& coordinate, const Forming& forming) {
@@ -76,8 +89,7 @@ int run_rank_zero(const comm::MpiSession& session, const WorkerModule& worker, c
   std::exception_ptr failure;
   std::thread coordinator([&] {
     try {
-      exit_code = coordinate(
-          ControlWorld::establish(std::move(server), request, config, Deadline::after(kJoinDeadline), forming));
+      exit_code = coordinate(form(session, std::move(server), request, config, forming));
     } catch (...) {
       failure = std::current_exception();  // the world's owner is gone, and with it the workers' links: they leave
     }

@@ -32,6 +32,7 @@ constexpr std::chrono::seconds kLeaveDeadline{10};
 constexpr std::chrono::seconds kLostDeadline{2};  // mpirun that saw a rank die is already ending the others
 constexpr std::chrono::seconds kTermDeadline{5};  // mpirun kills its ranks a second after it asked them
 constexpr int kAwaitedPort = 8701;                // the default that `chorale worker` looks for
+constexpr const char* kQuiet = "OMPI_MCA_orte_execute_quiet";
 
 std::vector<std::string> mpirun_command(const StartedWorldOptions& options, const ClusterRequest& request,
                                         const std::string& address, uint64_t epoch) {
@@ -54,6 +55,19 @@ std::vector<std::string> mpirun_command(const StartedWorldOptions& options, cons
                                  std::to_string(request.threads), "--log-level", "warn"});
   command.insert(command.end(), {"--gemm", std::string(to_string(needed_gemm(request)))});
   return command;
+}
+
+/// What mpirun prints of a rank that died follows what the coordinator says of it: a dozen lines that say less. On
+/// other hosts it may find no daemon, slot or executable, which nobody else would tell.
+bool silences_mpirun(const StartedWorldOptions& options) {
+  return options.hostfile.empty() && variables_named(kQuiet).empty();
+}
+
+std::vector<std::pair<std::string, std::string>> mpirun_environment(const StartedWorldOptions& options,
+                                                                    const std::string& secret) {
+  std::vector<std::pair<std::string, std::string>> variables{{"CHORALE_SECRET", secret}};
+  if (silences_mpirun(options)) variables.emplace_back(kQuiet, "1");
+  return variables;
 }
 
 }  // namespace
@@ -98,29 +112,34 @@ int run_started(const StartedWorldOptions& options, const ClusterRequest& reques
   } else {
     log_info("starting {} ranks with mpirun; control link on {}", link.num_ranks, address);
     launcher.emplace(ChildProcess::start(mpirun_command(options, request, address, link.epoch),
-                                         {{"CHORALE_SECRET", link.secret}}, Output::kInherit),
+                                         mpirun_environment(options, link.secret), Output::kInherit),
                      [alarm](const std::string& how) { alarm->ring(how); });
   }
   // Nobody will come any more once mpirun has ended.
   Forming watched = forming;
   watched.gave_up = [&]() -> std::optional<std::string> {
     if (auto why = forming.gave_up()) return why;
-    if (const auto how = alarm->reason()) return *how + " before the world was ready";
-    return std::nullopt;
+    const auto how = alarm->reason();
+    if (!how) return std::nullopt;
+    const std::string hint = silences_mpirun(options) ? fmt::format("; with {}=0 it says more", kQuiet) : "";
+    return *how + " before the world was ready" + hint;
   };
-  const auto terminate = [&launcher] {
-    if (launcher) launcher->terminate(Deadline::after(kTermDeadline));
+  const auto terminate_after = [&launcher](std::chrono::seconds patience) {
+    if (launcher && !launcher->wait(Deadline::after(patience))) launcher->terminate(Deadline::after(kTermDeadline));
   };
   try {
     const int exit_code = coordinate(ControlWorld::establish(std::move(server), request, config,
                                                              Deadline::after(options.start_timeout), watched, alarm));
-    // Workers of a world that ended well leave by themselves; of a lost one some may be frozen: waiting would be in
-    // vain.
-    const auto patience = exit_code == kExitWorldLost ? kLostDeadline : kLeaveDeadline;
-    if (launcher && !launcher->wait(Deadline::after(patience))) terminate();
+    // Workers of a world that ended well leave by themselves; of a lost one some may be frozen: waiting for long would
+    // be in vain.
+    terminate_after(exit_code == kExitWorldLost ? kLostDeadline : kLeaveDeadline);
     return exit_code;
+  } catch (const Error& error) {
+    // Open MPI's mpirun may crash when it is told to end while it does so.
+    terminate_after(error.code() == ErrorCode::kPeerLost ? kLostDeadline : std::chrono::seconds(0));
+    throw;
   } catch (...) {
-    terminate();
+    terminate_after(std::chrono::seconds(0));
     throw;
   }
 }

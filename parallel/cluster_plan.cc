@@ -178,4 +178,22 @@ WorkerReady WorkerReady::decode(std::span<const std::byte> bytes) {
   return ready;
 }
 
+Bytes WorkerFault::encode() const {
+  ByteWriter out;
+  out.put(code);
+  out.put(reason);
+  return out.take();
+}
+
+WorkerFault WorkerFault::decode(std::span<const std::byte> bytes) {
+  ByteReader in(bytes);
+  WorkerFault fault;
+  in.get(fault.code);
+  fault.reason = in.get_string();
+  in.expect_end();
+  if (fault.code < ErrorCode::kInvalidArgument || fault.code > ErrorCode::kSystem)
+    fail(ErrorCode::kCorrupt, "a worker's fault has no known code");
+  return fault;
+}
+
 }  // namespace chorale::parallel

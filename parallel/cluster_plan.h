@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/base/bytes.h"
+#include "comm/base/error.h"
 #include "parallel/device_comm.h"
 #include "parallel/layout.h"
 #include "parallel/model_config.h"
@@ -78,6 +79,17 @@ struct WorkerReady {
 
   Bytes encode() const;
   static WorkerReady decode(std::span<const std::byte> bytes);
+};
+
+/// Why a worker cannot go on: its last words. Not whether it is gone; mostly it tells of others.
+struct WorkerFault {
+  ErrorCode code = ErrorCode::kSystem;
+  std::string reason;
+
+  /// A peer is gone or silent.
+  bool lacks_peers() const { return code == ErrorCode::kPeerLost || code == ErrorCode::kDeadlineExceeded; }
+  Bytes encode() const;
+  static WorkerFault decode(std::span<const std::byte> bytes);
 };
 
 }  // namespace chorale::parallel

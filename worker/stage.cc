@@ -37,8 +37,17 @@ parallel::Checkpoint open_planned(const parallel::ClusterPlan& plan) {
 }  // namespace
 
 Stage::Stage(const parallel::ClusterPlan& plan, int rank, int threads, std::unique_ptr<Device> device,
-             const WorldFactory& make_world)
+             const WorldFactory& make_world, const OnFailure& on_failure)
     : device_(std::move(device)), stream_(device_ == nullptr ? nullptr : device_->make_stream()) {
+  try {
+    load(plan, rank, threads, make_world);
+  } catch (const std::exception& error) {
+    if (on_failure) on_failure(error);
+    throw;
+  }
+}
+
+void Stage::load(const parallel::ClusterPlan& plan, int rank, int threads, const WorldFactory& make_world) {
   check_can_run(plan, device_.get());
   const DeviceStream where{device_.get(), stream_.get()};
   parallel::Checkpoint checkpoint = open_planned(plan);

@@ -76,6 +76,12 @@ std::string text_of(const Bytes& payload) {
   return std::string(reinterpret_cast<const char*>(payload.data()), payload.size());
 }
 
+/// Libraries throw errors of their own: out of memory, no more threads.
+parallel::WorkerFault fault_of(const std::exception& error) {
+  const auto* known = dynamic_cast<const Error*>(&error);
+  return {known == nullptr ? ErrorCode::kSystem : known->code(), error.what()};
+}
+
 /// The loop between the control link and the stage.
 class ControlLoop {
  public:
@@ -91,21 +97,18 @@ class ControlLoop {
     if (!plan) return 0;
     try {
       start(*plan);
-    } catch (const Error& error) {
-      report(error.what());  // a coordinator that cannot be told heard it from another rank: it ended the world
-      const bool lacks_peers = error.code() == ErrorCode::kPeerLost || error.code() == ErrorCode::kDeadlineExceeded;
-      if (!lacks_peers || options_.hosts_coordinator) throw;
+    } catch (const std::exception& error) {
+      const parallel::WorkerFault fault = fault_of(error);
+      report(fault);  // a coordinator that cannot be told heard it from another rank: it ended the world
+      if (!fault.lacks_peers() || options_.hosts_coordinator) throw;
       client_.reset();  // sends what is queued
       leave_after_others(error.what());
-    } catch (const std::exception& error) {  // a library's: out of memory, no more threads
-      report(error.what());
-      throw;
     }
     try {
       while (turn()) {
       }
     } catch (const std::exception& error) {
-      const bool is_known = report(error.what()) || is_stopped();
+      const bool is_known = report(fault_of(error)) || is_stopped();
       client_.reset();  // sends what is queued
       if (is_known && options_.hosts_coordinator) {
         stage_.release();  // NOLINT(bugprone-unused-return-value): what hangs on a device would hold up its end
@@ -162,7 +165,8 @@ class ControlLoop {
   }
 
   void start(const parallel::ClusterPlan& plan) {
-    stage_ = std::make_unique<Stage>(plan, map_.rank, options_.threads, std::move(device_), make_world_);
+    const auto tell = [this](const std::exception& error) { report(fault_of(error)); };
+    stage_ = std::make_unique<Stage>(plan, map_.rank, options_.threads, std::move(device_), make_world_, tell);
     if (!options_.record_path.empty() && map_.rank == 0) recorder_.emplace(options_.record_path, plan);
     client_->send(MessageType::kReady, stage_->ready().encode());
   }
@@ -222,11 +226,12 @@ class ControlLoop {
     return false;
   }
 
-  /// False when the coordinator cannot be told.
-  bool report(const std::string& reason) {
+  /// Once. False when the coordinator cannot be told.
+  bool report(const parallel::WorkerFault& fault) {
+    if (has_reported_) return true;
     try {
-      client_->send(MessageType::kFault, std::as_bytes(std::span(reason)));
-      return true;
+      client_->send(MessageType::kFault, fault.encode());
+      return has_reported_ = true;
     } catch (const Error& error) {
       log_debug("the coordinator cannot be told: {}", error.what());
       return false;
@@ -240,6 +245,7 @@ class ControlLoop {
   std::unique_ptr<comm::ControlClient> client_;
   std::unique_ptr<Stage> stage_;
   std::optional<PlanRecorder> recorder_;
+  bool has_reported_ = false;
   std::deque<std::pair<uint64_t, std::chrono::milliseconds>> in_flight_;  // steps and their time, oldest first
   StepWatchdog watchdog_{
       [this](const std::string& what) { leave(map_.rank, what + " did not finish by its deadline"); }};

@@ -99,7 +99,14 @@ class Collector : public JobSink {
 struct Line {
   std::vector<std::vector<int32_t>> prompt_ids;
   std::vector<std::shared_ptr<Collector>> prompts;
-  std::optional<std::string> error;
+  std::optional<Failure> refusal;
+
+  std::optional<Failure> failure() const {
+    if (refusal) return refusal;
+    for (const auto& prompt : prompts)
+      if (prompt->failure()) return prompt->failure();
+    return std::nullopt;
+  }
 };
 
 std::string result_line(size_t index, size_t choice_index, const std::vector<int32_t>& prompt_ids,
@@ -116,13 +123,15 @@ std::string result_line(size_t index, size_t choice_index, const std::vector<int
       to_string(choice.finish));
 }
 
+/// Why a job failed. How the world was lost the engine has said, once for all jobs.
+std::string reason_of(const Failure& failure) {
+  return failure.code == ErrorCode::kPeerLost ? "the world of workers is lost" : failure.message;
+}
+
 /// Prints a line's results; false when it failed.
 bool print_json(size_t index, const Line& line) {
-  std::optional<std::string> error = line.error;
-  for (const auto& prompt : line.prompts)
-    if (!error && prompt->failure()) error = prompt->failure()->message;
-  if (error) {
-    std::cout << fmt::format(R"({{"index": {}, "error": {}}})", index, json_string(*error)) << "\n";
+  if (const std::optional<Failure> failure = line.failure()) {
+    std::cout << fmt::format(R"({{"index": {}, "error": {}}})", index, json_string(reason_of(*failure))) << "\n";
     return false;
   }
   size_t choice_index = 0;
@@ -133,17 +142,12 @@ bool print_json(size_t index, const Line& line) {
 }
 
 bool print_text(size_t index, const Line& line) {
-  if (line.error) {
-    std::cerr << fmt::format("error: job {}: {}\n", index, *line.error);
+  if (const std::optional<Failure> failure = line.failure()) {
+    std::cerr << fmt::format("error: job {}: {}\n", index, reason_of(*failure));
     return false;
   }
-  for (const auto& prompt : line.prompts) {
-    if (prompt->failure()) {
-      std::cerr << fmt::format("error: job {}: {}\n", index, prompt->failure()->message);
-      return false;
-    }
+  for (const auto& prompt : line.prompts)
     for (const Collector::Choice& choice : prompt->choices()) std::cout << choice.text << "\n";
-  }
   return true;
 }
 
@@ -157,7 +161,7 @@ Line start_line(const std::string& body, const api::ApiContext& context, Engine&
   Line line;
   Result<api::ParsedRequest> parsed = api::parse_request(body, context);
   if (!parsed) {
-    line.error = parsed.failure().message;
+    line.refusal = parsed.failure();
     return line;
   }
   for (JobRequest& job : parsed->jobs) {
@@ -165,7 +169,7 @@ Line start_line(const std::string& body, const api::ApiContext& context, Engine&
     auto collector = std::make_shared<Collector>(completion, job.num_choices);
     const Result<JobId> id = engine.submit(std::move(job), collector);
     if (!id) {
-      line.error = id.failure().message;
+      line.refusal = id.failure();
       return line;
     }
     line.prompts.push_back(std::move(collector));
@@ -196,8 +200,8 @@ int generate(const GenerateOptions& options, const ModelServices& services, std:
       return std::ranges::all_of(line.prompts, [](const auto& prompt) { return prompt->done(); });
     });
     all_good &= options.json ? print_json(index, line) : print_text(index, line);
-    for (const auto& prompt : line.prompts)
-      world_lost |= prompt->failure() && prompt->failure()->code == ErrorCode::kPeerLost;
+    const std::optional<Failure> failure = line.failure();
+    world_lost |= failure && failure->code == ErrorCode::kPeerLost;
   }
   std::cout.flush();
   const EngineStats stats = engine.stats();

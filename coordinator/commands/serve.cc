@@ -81,8 +81,10 @@ int serve_world(const ServeOptions& options, const ModelServices& services, Sign
   auto engine = std::make_shared<Engine>(options.cluster.engine, services.tokenizer, std::move(world));
   const StopAtEnd stop{server};
   server.open(context, std::make_shared<api::EngineJobService>(engine));
-  if (const std::optional<Failure> failure = await_health(*engine, signals))
+  if (const std::optional<Failure> failure = await_health(*engine, signals)) {
+    if (failure->code == ErrorCode::kPeerLost) return kExitWorldLost;  // the engine has said why
     fail(failure->code, "{}", failure->message);
+  }
   log_info("serving {} on {}", context->model.served_names.front(), server.url());
   announce(options.ready_file, server.url());
 

@@ -3,15 +3,17 @@ processes of their own. The bits are those of one rank and of MPI; lost, frozen 
 takes a step's whole deadline of 30 s (a call that hangs) is tested with shorter ones in tests/unit/{comm,worker}/nccl*_test.cc.
 """
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.error
 from pathlib import Path
 
 import pytest
-from conftest import CHORALE, generate, run, serving
+from conftest import CHORALE, MPI_ENV, generate, mpirun, run, serving
 from test_emulator import BF16_TOLERANCE, EMULATOR, make_jobs, with_library, write_model
 from test_worlds import complete, eventually, num_running, workers_of
 
@@ -47,7 +49,7 @@ def one_rank(model, jobs, tmp_path_factory):
     return generate(model, jobs, tmp_path_factory.mktemp("one"), *EMULATOR)[1]
 
 
-@pytest.mark.parametrize("tp,pp", [(2, 2), (4, 1), (1, 2)])
+@pytest.mark.parametrize("tp,pp", [(2, 1), (2, 2), (4, 1), (1, 2), (4, 2)])
 def test_the_bits_of_one_rank(model, jobs, one_rank, tmp_path, tp, pp):
     _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", tp, "--pp", pp, "--log-level", "info", ranks=tp * pp,
                              env=library())
@@ -115,24 +117,27 @@ def test_a_lost_peer_ends_every_worker(model, tmp_path, how):
         if how == signal.SIGSTOP:  # who wakes up before it is killed may say that the others are gone
             lines = [line for line in lines if not line.startswith("chorale: rank 1: lost the coordinator")]
         assert len(lines) == 1 and "the world of workers is lost: rank 1 is lost: " in lines[0], lines
+        assert "mpirun" not in server.log.read_text().split(lines[0])[1], "the launcher has nothing to add"
 
 
 @pytest.mark.parametrize("rank", [0, 1])  # 0 hosts the coordinator, which has to tell it
 def test_an_error_of_the_library_is_one_line_with_the_operation(model, jobs, tmp_path, rank):
     path = tmp_path / "jobs.jsonl"
-    path.write_text(json.dumps(jobs[0]) + "\n")
+    path.write_text("".join(json.dumps(job) + "\n" for job in jobs))
     started = time.monotonic()
-    done = run("generate", "--model", model, "--jobs", path, *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=60,
+    done = run("generate", "--model", model, "--jobs", path, "--json", *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=60,
                env=library(FAKE_NCCL_FAULT=f"error-op:20@{rank}"))
     assert done.returncode == 3 and time.monotonic() - started < 25, done.stderr
-    lines = [line for line in said(done.stderr) if not line.startswith("error: job 0: ")]
+    ends = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ends == [{"index": i, "error": "the world of workers is lost"} for i in range(len(jobs))]  # the reason is said once
+    lines = said(done.stderr)
     assert len(lines) == 1, done.stderr
-    assert " is lost: step " in lines[0] and "NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. " in lines[0] and "remote process exited" in lines[0], lines
+    assert f": rank {rank} reports: step " in lines[0] and "NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. " in lines[0] and "remote process exited" in lines[0], lines
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault,seconds,words", [
-    ("hang-op:20@1", 30, [" is lost: step ", "the deadline passed", "NCCL 2.28.9 (stage ", " no. "]),
+    ("hang-op:20@1", 30, [" reports: step ", "the deadline passed", "NCCL 2.28.9 (stage ", " no. "]),
     ("hang-init@1", 300, ["NCCL 2.28.9 (stage 0: ranks 0, 1) to start did not begin by the deadline: a peer is late, hung or gone"])],
     ids=["operation", "init"])
 def test_a_library_that_hangs_ends_the_world_at_its_deadline(model, jobs, tmp_path, fault, seconds, words):
@@ -141,19 +146,55 @@ def test_a_library_that_hangs_ends_the_world_at_its_deadline(model, jobs, tmp_pa
     started = time.monotonic()
     done = run("generate", "--model", model, "--jobs", path, *EMULATOR, "--tp", 2, "--pp", 2, ranks=4, timeout=400,
                env=library(FAKE_NCCL_FAULT=fault))
-    assert done.returncode != 0 and seconds - 1 < time.monotonic() - started < seconds + 20, done.stderr
+    assert done.returncode == 3 and seconds - 1 < time.monotonic() - started < seconds + 20, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
-    lines = [line for line in said(done.stderr) if not line.startswith("error: job 0: ")]
+    lines = [line for line in said(done.stderr) if line != "error: job 0: the world of workers is lost"]
     assert len(lines) == 1, done.stderr
 
 
 def test_a_late_peer_is_waited_for(model, jobs, one_rank, tmp_path):
-    _, text, _ = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, ranks=2, env=library(FAKE_NCCL_FAULT="slow:3@1"))
+    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, "--log-level", "info", ranks=2,
+                             env=library(FAKE_NCCL_FAULT="slow:3@1"))
     assert text == one_rank
+    assert done.stderr.count(", NCCL") == 2, done.stderr[-2000:]
 
 
-def test_a_library_told_to_block_is_not_taken(model):
-    """Its calls would wait for lost peers without a deadline."""
-    flags = ("generate", "--model", model, *EMULATOR, "--tp", 2, "--comm", "nccl", "--prompt", "a", "--max-tokens", 1)
-    done = run(*flags, ranks=2, env=library(NCCL_COMM_BLOCKING="1"))
-    assert done.returncode == 1 and "has no NCCL that it can use" in done.stderr, done.stderr
+def waits_for_nccl(pid):
+    """Whether a rank is in the memory in which ranks of the fake NCCL meet."""
+    try:
+        return "/fake_nccl_" in open(f"/proc/{pid}/maps").read()
+    except FileNotFoundError:
+        return False
+
+
+def ranks_of(process):
+    """Ranks that mpirun started, or that the coordinator's own mpirun did."""
+    below = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    return workers_of(process.pid) or [int(pid) for pid in below]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize("launcher,says", [([], "error"), (mpirun(2), "chorale")], ids=["serve", "mpirun"])
+def test_a_rank_may_be_lost_while_nccl_starts(model, tmp_path, launcher, says, how):
+    """Rank 0 waits for rank 1, for minutes if it were let."""
+    with open(tmp_path / "log", "w") as log:
+        command = [*launcher, str(CHORALE), "serve", "--model", str(model), *EMULATOR, "--tp", "2", "--port", "0"]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                                   env={**os.environ, **MPI_ENV, **library(FAKE_NCCL_FAULT="hang-init@1")})
+    try:
+        eventually(lambda: any(map(waits_for_nccl, ranks_of(process))), "a rank waits for the other")
+        started = time.monotonic()
+        lost = next(pid for pid in ranks_of(process) if not waits_for_nccl(pid))
+        os.kill(lost, how)
+        code = process.wait(30)
+        assert code == 3 or (launcher and how == signal.SIGKILL and code == 128 + signal.SIGKILL)  # mpirun's own
+        assert time.monotonic() - started < 15
+        lines = [line for line in (tmp_path / "log").read_text().splitlines() if " info [" not in line]
+        lines = lines if not launcher else [line for line in lines if line.startswith(("chorale: ", "error: "))]
+        if how == signal.SIGSTOP:  # who wakes up before it is killed may say that the others are gone
+            lines = [line for line in lines if not line.startswith("chorale: rank 1: lost the coordinator")]
+        assert len(lines) == 1 and lines[0].startswith(f"{says}: rank 1 was lost while it loaded: "), lines
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

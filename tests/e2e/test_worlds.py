@@ -263,6 +263,25 @@ def test_a_killed_mpirun_loses_the_world_at_once(tmp_path):
         assert len(said) == 1 and "the world of workers is lost: mpirun was killed by signal 9" in said[0], said
 
 
+@pytest.mark.parametrize("flags,given,seen", [([], None, "1"), ([], "0", "0"), (["--hostfile", "hosts"], None, "unset")],
+                         ids=["own-host", "users", "hostfile"])
+def test_mpirun_is_told_to_be_quiet_where_it_has_nothing_to_add(tmp_path, flags, given, seen):
+    """Its words about a rank that died only follow the coordinator's. Who starts ranks elsewhere, or says otherwise, hears it."""
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    launcher = tmp_path / "mpirun"
+    launcher.write_text("#!/bin/sh\necho quiet=${OMPI_MCA_orte_execute_quiet-unset}\nexit 7\n")
+    launcher.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env.pop("OMPI_MCA_orte_execute_quiet", None)
+    done = subprocess.run([str(CHORALE), "serve", "--model", str(shared("models/stories260K")), "--tp", "2", "--port", "0", *flags],
+                          env=env | ({"OMPI_MCA_orte_execute_quiet": given} if given else {}), cwd=tmp_path, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == f"quiet={seen}\n", (done.stdout, done.stderr)
+    error = done.stderr.splitlines()[-1]
+    hint = "; with OMPI_MCA_orte_execute_quiet=0 it says more" if seen == "1" else ""
+    assert error == f"error: mpirun ended with code 7 before the world was ready{hint}"
+
+
 def test_a_killed_rank_ends_a_world_under_mpirun(tmp_path):
     with serving(shared("models/stories260K"), "--tp", 2, ranks=2, tmp_path=tmp_path) as server:
         ranks = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True).stdout.split()

@@ -91,8 +91,7 @@ class FakeWorker {
   }
   void answer(ControlClient& link, test::OracleWorld& oracle, const parallel::StepPlan& plan) {
     if (plan.step == fail_at_) {
-      const std::string why = "disk of node1 melted";
-      link.send(MessageType::kFault, std::as_bytes(std::span(why)));
+      link.send(MessageType::kFault, parallel::WorkerFault{ErrorCode::kSystem, "disk of node1 melted"}.encode());
       return;
     }
     link.send(MessageType::kStageReport, parallel::StageReport{plan.epoch, plan.step, rank_, 100, 10, 1}.encode());
@@ -208,7 +207,8 @@ TEST(ControlWorld, AWorkersFaultEndsJobsWithItsWords) {
   ASSERT_TRUE(sink->wait());
   ASSERT_TRUE(sink->failure);
   EXPECT_EQ(sink->failure->code, ErrorCode::kPeerLost);
-  EXPECT_NE(sink->failure->message.find("rank 1 is lost: disk of node1 melted"), std::string::npos)
+  EXPECT_NE(sink->failure->message.find("the world of workers is lost: rank 1 reports: disk of node1 melted"),
+            std::string::npos)
       << sink->failure->message;
 }
 
@@ -322,6 +322,42 @@ std::vector<WorldEvent> take_some(World& world) {
   const Deadline deadline = Deadline::after(20s);
   while (events.empty() && !deadline.expired()) world.take(events, deadline);
   return events;
+}
+
+/// What becomes of a world whose rank 1, once it has the plan, says `fault` or else leaves without a word.
+std::string failure_while_loading(std::optional<parallel::WorkerFault> fault, ErrorCode code) {
+  FormingWorld forming;
+  const auto hellos = test::toy_hellos(2, 2);
+  FakeWorker first(forming.port(), 0, hellos[0]);
+  comm::ControlClientOptions options;
+  options.host = "127.0.0.1";
+  options.port = forming.port();
+  options.secret = kSecret;
+  options.rank = 1;
+  options.hello = hellos[1].encode();
+  auto last = ControlClient::connect(options, Deadline::after(10s));
+  while (last->receive(Deadline::after(20s))->type != MessageType::kClusterPlan) {
+  }
+  if (fault)
+    last->send(MessageType::kFault, fault->encode());
+  else
+    last.reset();
+  try {
+    forming.get();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(ControlWorld, AWorldMayBeLostWhileItLoads) {
+  EXPECT_EQ(failure_while_loading(std::nullopt, ErrorCode::kPeerLost),
+            "rank 1 was lost while it loaded: the peer closed the link");
+  EXPECT_EQ(failure_while_loading({{ErrorCode::kDeadlineExceeded, "nobody came"}}, ErrorCode::kPeerLost),
+            "rank 1 reports: nobody came");
+  EXPECT_EQ(failure_while_loading({{ErrorCode::kNotFound, "no model at /m"}}, ErrorCode::kSystem),
+            "rank 1 reports: no model at /m");
 }
 
 TEST(ControlWorld, AnAlarmLosesTheWorldAtOnceAndOnce) {

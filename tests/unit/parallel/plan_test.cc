@@ -102,6 +102,8 @@ TEST(Messages, SurviveMutation) {
   StepResult result;
   result.sampled.push_back({7, 3, {42, -0.25f}, {{42, -0.25f}, {41, -2.0f}}});
   mutate_and_decode(result.encode(), [](const Bytes& b) { return StepResult::decode(b).step; });
+  mutate_and_decode(WorkerFault{ErrorCode::kPeerLost, "a word"}.encode(),
+                    [](const Bytes& b) { return WorkerFault::decode(b).reason; });
   WorkerHello hello;
   hello.host = "node";
   mutate_and_decode(hello.encode(), [](const Bytes& b) { return WorkerHello::decode(b).rank; });

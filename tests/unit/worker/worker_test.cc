@@ -125,9 +125,9 @@ TEST(Worker, TellsTheCoordinatorWhyItCannotStart) {
   Cluster cluster(1, "");
   cluster.await(MessageType::kHello);
   cluster.server().broadcast(MessageType::kClusterPlan, plan.encode());
-  const Bytes reason = cluster.await(MessageType::kFault);
-  EXPECT_NE(std::string(reinterpret_cast<const char*>(reason.data()), reason.size()).find("/nowhere/model"),
-            std::string::npos);
+  const auto fault = parallel::WorkerFault::decode(cluster.await(MessageType::kFault));
+  EXPECT_EQ(fault.code, ErrorCode::kNotFound);
+  EXPECT_NE(fault.reason.find("/nowhere/model"), std::string::npos) << fault.reason;
 }
 
 TEST(Worker, RefusesAnotherModelThanThePlanned) {
