@@ -33,6 +33,15 @@ std::string objection(const WorkerHello& hello, int rank, const parallel::Layout
   return "";
 }
 
+/// The CPU where nobody asked for it: said once, louder where a GPU was to be expected.
+void say_why_cpu(const std::vector<WorkerHello>& hellos) {
+  const auto is_odd = [](const WorkerHello& hello) { return hello.gpu_absence > DeviceAbsence::kNoDriver; };
+  if (const auto odd = std::ranges::find_if(hellos, is_odd); odd != hellos.end())
+    log_warn("rank {} on {} computes on the CPU: {}", odd->rank, odd->host, odd->gpu_problem);
+  else if (hellos.front().gpu_absence != DeviceAbsence::kNone)
+    log_info("computing on the CPU: {}", hellos.front().gpu_problem);
+}
+
 /// A rank of a world that was not ready yet cannot go on: it is gone, misses others, or could not load for reasons of
 /// its own.
 [[noreturn]] void fail_forming(const LinkEvent& event) {
@@ -41,15 +50,6 @@ std::string objection(const WorkerHello& hello, int rank, const parallel::Layout
   const WorkerFault fault = WorkerFault::decode(event.payload);
   fail(fault.lacks_peers() ? ErrorCode::kPeerLost : ErrorCode::kSystem, "rank {} reports: {}", event.rank,
        fault.reason);
-}
-
-/// The CPU where nobody asked for it: said once, louder where a GPU was to be expected.
-void say_why_cpu(const std::vector<WorkerHello>& hellos) {
-  const auto is_odd = [](const WorkerHello& hello) { return hello.gpu_absence > DeviceAbsence::kNoDriver; };
-  if (const auto odd = std::ranges::find_if(hellos, is_odd); odd != hellos.end())
-    log_warn("rank {} on {} computes on the CPU: {}", odd->rank, odd->host, odd->gpu_problem);
-  else if (hellos.front().gpu_absence != DeviceAbsence::kNone)
-    log_info("computing on the CPU: {}", hellos.front().gpu_problem);
 }
 
 /// The same of a world that runs: what ends it.

@@ -65,10 +65,9 @@ std::string common_gemm(const ClusterRequest& request, const std::vector<WorkerH
     fail(ErrorCode::kInvalidArgument, "--gemm cublaslt needs equal shares; leave out --shares, or use --gemm own");
   for (const WorkerHello& hello : hellos) {
     if (hello.cublaslt_version.empty())
-      fail(ErrorCode::kUnsupported,
-           "{0}: rank {1} on {2} has no cuBLASLt that it can use (chorale doctor says why), or was started by hand "
-           "without {0}; use {3}",
-           flag, hello.rank, hello.host, instead);
+      fail(ErrorCode::kUnsupported, "{}: rank {} on {}: {} ({} does without it)", flag, hello.rank, hello.host,
+           hello.cublaslt_problem.empty() ? fmt::format("it was started without {}", flag) : hello.cublaslt_problem,
+           instead);
     if (hello.cublaslt_version != first.cublaslt_version || hello.device_name != first.device_name)
       fail(ErrorCode::kUnsupported, "{}: rank {} on {} has version {} on {}, rank 0 has {} on {}; use {}", flag,
            hello.rank, hello.host, hello.cublaslt_version, hello.device_name, first.cublaslt_version, first.device_name,
@@ -193,8 +192,14 @@ WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wa
   hello.device_arithmetic = opened->arithmetic();
   hello.device_name = opened->name();
   hello.device_identity = opened->identity();
-  if (gemm == Gemm::kCublasLt) hello.cublaslt_version = cublaslt_version(device);
-  if (num_ranks > 1) hello.nccl_version = nccl_version(device);
+  if (gemm == Gemm::kCublasLt) {
+    hello.cublaslt_version = cublaslt_version(device);
+    hello.cublaslt_problem = cublaslt_problem(device);
+  }
+  if (num_ranks > 1) {
+    hello.nccl_version = nccl_version(device);
+    hello.nccl_problem = nccl_problem(device);
+  }
   if (device == DeviceKind::kCuda) hello.device_free_bytes = opened->memory().free_bytes;
   return hello;
 }

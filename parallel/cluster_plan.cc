@@ -43,7 +43,9 @@ Bytes WorkerHello::encode() const {
   out.put(device_free_bytes);
   out.put(device_identity);
   out.put(cublaslt_version);
+  out.put(cublaslt_problem);
   out.put(nccl_version);
+  out.put(nccl_problem);
   out.put(gpu_absence);
   out.put(gpu_problem);
   return out.take();
@@ -69,7 +71,9 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   in.get(hello.device_free_bytes);
   hello.device_identity = in.get_string();
   hello.cublaslt_version = in.get_string();
+  hello.cublaslt_problem = in.get_string();
   hello.nccl_version = in.get_string();
+  hello.nccl_problem = in.get_string();
   in.get(hello.gpu_absence);
   hello.gpu_problem = in.get_string();
   in.expect_end();

@@ -33,8 +33,10 @@ struct WorkerHello {
   std::string device_name;                // "NVIDIA H200"
   uint64_t device_free_bytes = 0;         // of a device with memory of its own; 0: the host's
   std::string device_identity;            // ranks of a host that say the same share it
-  std::string cublaslt_version;           // "13.1.0"; empty: it found none that it can use
+  std::string cublaslt_version;           // "13.1.0"; empty: it has none that it can use, or did not look
+  std::string cublaslt_problem;           // why it has none; empty where it did not look
   std::string nccl_version;               // "2.28.9"; likewise
+  std::string nccl_problem;
   // Why it computes on the CPU although nobody said that it should; kNone: it does not.
   DeviceAbsence gpu_absence = DeviceAbsence::kNone;
   std::string gpu_problem;  // the same in words, and what to do

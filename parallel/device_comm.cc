@@ -13,8 +13,7 @@ std::string find_obstacle(const std::vector<WorkerHello>& hellos) {
   const WorkerHello& first = hellos.front();
   for (const WorkerHello& hello : hellos) {
     if (hello.device == "cpu") return fmt::format("rank {} on {} computes on the CPU", hello.rank, hello.host);
-    if (hello.nccl_version.empty())
-      return fmt::format("rank {} on {} has no NCCL that it can use (chorale doctor says why)", hello.rank, hello.host);
+    if (hello.nccl_version.empty()) return fmt::format("rank {} on {}: {}", hello.rank, hello.host, hello.nccl_problem);
     if (hello.nccl_version != first.nccl_version)
       return fmt::format("rank {} on {} has NCCL {}, rank {} on {} has {}", hello.rank, hello.host, hello.nccl_version,
                          first.rank, first.host, first.nccl_version);
@@ -44,10 +43,10 @@ std::optional<DeviceComm> device_comm_from_string(std::string_view name) {
 }
 
 DeviceCommChoice choose_device_comm(std::optional<DeviceComm> wanted, const std::vector<WorkerHello>& hellos) {
+  if (hellos.size() == 1 || wanted == DeviceComm::kMpi) return {};  // nothing to exchange, or nothing to explain
   const std::string obstacle = find_obstacle(hellos);
   if (wanted == DeviceComm::kNccl && !obstacle.empty())
-    fail(ErrorCode::kUnsupported, "--comm nccl: {}; use --comm mpi", obstacle);
-  if (hellos.size() == 1 || wanted == DeviceComm::kMpi) return {};  // nothing to exchange, or nothing to explain
+    fail(ErrorCode::kUnsupported, "--comm nccl: {} (--comm mpi does without it)", obstacle);
   if (wanted == DeviceComm::kNccl) return {DeviceComm::kNccl, ""};
   const std::string shared = find_shared_device(hellos);
   if (obstacle.empty() && shared.empty()) return {DeviceComm::kNccl, ""};

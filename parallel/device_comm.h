@@ -23,8 +23,9 @@ struct DeviceCommChoice {
 };
 
 /// Takes NCCL where every rank has the same version of it and no two share a GPU, unless the user wants something else.
-/// `hellos`: one a rank. Throws Error{kUnsupported} where NCCL is wanted and a rank has none or another version;
-/// sharing is let through then, because newer versions allow it.
+/// `hellos`: one a rank; of a single one nothing is asked, since it has nobody to talk to. Throws Error{kUnsupported}
+/// with the reason where NCCL is wanted and a rank has none or another version; sharing is let through then, because
+/// newer versions allow it.
 DeviceCommChoice choose_device_comm(std::optional<DeviceComm> wanted, const std::vector<WorkerHello>& hellos);
 
 }  // namespace chorale::parallel

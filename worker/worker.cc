@@ -33,6 +33,15 @@ std::unique_ptr<Device> open_own_device(std::optional<DeviceKind> wanted, const 
   return kind == DeviceKind::kCpu ? nullptr : open_device(kind, map.local_rank());
 }
 
+void look_for_nccl(parallel::WorkerHello& hello, DeviceKind kind, std::optional<parallel::DeviceComm> offered) {
+  if (offered == parallel::DeviceComm::kMpi) {
+    hello.nccl_problem = "this rank was started with --comm mpi";
+    return;
+  }
+  hello.nccl_version = nccl_version(kind);
+  hello.nccl_problem = nccl_problem(kind);
+}
+
 parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions& options, const Device* device) {
   const parallel::HostFacts facts = parallel::read_host_facts();
   parallel::WorkerHello hello{.rank = map.rank,
@@ -55,8 +64,11 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions&
   hello.device = to_string(device->kind());
   hello.device_arithmetic = device->arithmetic();
   hello.device_name = device->name();
-  if (options.looks_for_cublaslt) hello.cublaslt_version = cublaslt_version(device->kind());
-  if (map.size > 1 && options.comm != parallel::DeviceComm::kMpi) hello.nccl_version = nccl_version(device->kind());
+  if (options.looks_for_cublaslt) {
+    hello.cublaslt_version = cublaslt_version(device->kind());
+    hello.cublaslt_problem = cublaslt_problem(device->kind());
+  }
+  if (map.size > 1) look_for_nccl(hello, device->kind(), options.comm);
   if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
   hello.device_identity = device->identity();
   return hello;

@@ -123,13 +123,13 @@ Result<SharedLibrary> find_library(const LibrarySearch& search,
   if (!problems.empty())
     return Failure{ErrorCode::kUnsupported,
                    fmt::format("{} cannot be used: {}; set {} to another", search.name, problems, variable), ""};
-  return Failure{ErrorCode::kNotFound,
-                 fmt::format("{} ({}) was not found {}; install it or set {} to its file or folder", search.name,
-                             fmt::join(search.file_names, " or "),
-                             env(search.path_variable) ? "in " + *env(search.path_variable)
-                                                       : "by the loader, in the CUDA toolkit or in a Python wheel",
-                             variable),
-                 ""};
+  const auto given = env(search.path_variable);
+  return Failure{
+      given ? ErrorCode::kUnsupported : ErrorCode::kNotFound,
+      fmt::format("{} ({}) was not found {}; install it or set {} to its file or folder", search.name,
+                  fmt::join(search.file_names, " or "),
+                  given ? "in " + *given : "by the loader, in the CUDA toolkit or in a Python wheel", variable),
+      ""};
 }
 
 }  // namespace chorale

@@ -62,7 +62,8 @@ struct LibrarySearch {
 };
 
 /// The first library that opens and that `check` finds nothing wrong with (it answers what is, or ""). The failure says
-/// of each that was found what was wrong, or that none was found and what to do.
+/// of each that was found what was wrong (kUnsupported; so is a place that was named and holds none), or that none was
+/// found and what to do (kNotFound).
 Result<SharedLibrary> find_library(const LibrarySearch& search,
                                    const std::function<std::string(const SharedLibrary&)>& check);
 
@@ -70,7 +71,7 @@ struct LibraryFacts {
   std::string path;
   std::string version;
 };
-/// Libraries that registered here are shown by `doctor`, where there are devices of the kind that uses them.
+/// Libraries that registered here are shown by `doctor`.
 struct LibraryEntry {
   std::string_view name;
   std::string_view without;  // what happens where it is not found

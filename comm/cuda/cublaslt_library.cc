@@ -63,9 +63,14 @@ Result<CublasLt> load_cublaslt(const std::string& path) {
 }
 
 std::string cublaslt_version(DeviceKind kind) {
-  const bool is_given = kind == DeviceKind::kEmulator && env(EnvVar::kCublasLtPath).has_value();
-  if (kind != DeviceKind::kCuda && !is_given) return {};
-  return find_cublaslt() ? find_cublaslt()->version : std::string();
+  return cublaslt_problem(kind).empty() ? find_cublaslt()->version : std::string();
+}
+
+std::string cublaslt_problem(DeviceKind kind) {
+  if (kind == DeviceKind::kCpu) return "the CPU has no use for cuBLASLt";
+  if (kind == DeviceKind::kEmulator && !env(EnvVar::kCublasLtPath))
+    return fmt::format("the emulator takes cuBLASLt only from {}, which is not set", env_name(EnvVar::kCublasLtPath));
+  return find_cublaslt() ? std::string() : find_cublaslt().failure().message;
 }
 
 void check_cublaslt(const CublasLt& library, cublaslt::Status status, const char* call) {

@@ -60,6 +60,8 @@ Result<CublasLt> load_cublaslt(const std::string& path);
 /// The version that a rank on `kind` could multiply with; "" where there is none. The emulator has one where
 /// CHORALE_CUBLASLT_PATH names it, for tests: a library that multiplies in host memory.
 std::string cublaslt_version(DeviceKind kind);
+/// Why there is none, in words for the user; "" where there is one.
+std::string cublaslt_problem(DeviceKind kind);
 
 /// Throws Error{kSystem} naming the call.
 void check_cublaslt(const CublasLt& library, cublaslt::Status status, const char* call);

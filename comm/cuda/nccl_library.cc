@@ -69,10 +69,13 @@ Result<Nccl> load_nccl(const std::string& path) {
   return table;
 }
 
-std::string nccl_version(DeviceKind kind) {
-  const bool is_given = kind == DeviceKind::kEmulator && env(EnvVar::kNcclPath).has_value();
-  if (kind != DeviceKind::kCuda && !is_given) return {};
-  return find_nccl() ? find_nccl()->version : std::string();
+std::string nccl_version(DeviceKind kind) { return nccl_problem(kind).empty() ? find_nccl()->version : std::string(); }
+
+std::string nccl_problem(DeviceKind kind) {
+  if (kind == DeviceKind::kCpu) return "the CPU has no use for NCCL";
+  if (kind == DeviceKind::kEmulator && !env(EnvVar::kNcclPath))
+    return fmt::format("the emulator takes NCCL only from {}, which is not set", env_name(EnvVar::kNcclPath));
+  return find_nccl() ? std::string() : find_nccl().failure().message;
 }
 
 }  // namespace chorale

@@ -53,5 +53,7 @@ Result<Nccl> load_nccl(const std::string& path);
 /// The version that a rank on `kind` could talk over; "" where there is none. The emulator has one where
 /// CHORALE_NCCL_PATH names it, for tests: a library that works on the emulator's streams.
 std::string nccl_version(DeviceKind kind);
+/// Why there is none, in words for the user; "" where there is one.
+std::string nccl_problem(DeviceKind kind);
 
 }  // namespace chorale

@@ -49,20 +49,21 @@ Finding one_gpu(const DeviceEntry& gpus, int index) {
   return {Verdict::kOk, subject, fact, ""};
 }
 
-Finding one_library(const LibraryEntry& library) {
+/// Without a GPU nobody misses a library. One that is there, or named, and cannot be used is told all the same.
+Finding one_library(const LibraryEntry& library, int num_gpus) {
   const auto found = library.find();
   const std::string subject(library.name);
-  if (!found) return {Verdict::kWarn, subject, found.failure().message, std::string(library.without)};
-  return {Verdict::kOk, subject, fmt::format("{} in {}", found->version, found->path), ""};
+  if (found) return {Verdict::kOk, subject, fmt::format("{} in {}", found->version, found->path), ""};
+  if (num_gpus == 0 && found.failure().code == ErrorCode::kNotFound)
+    return {Verdict::kOk, subject, "none found, and none needed without a GPU", ""};
+  return {Verdict::kWarn, subject, found.failure().message, std::string(library.without)};
 }
 
-}  // namespace
-
-std::vector<Finding> check_gpus(const DeviceEntry* gpus, std::span<const LibraryEntry> libraries) {
+/// Support, driver and each device.
+std::vector<Finding> check_devices(const DeviceEntry* gpus, const DeviceSurvey& survey) {
   if (gpus == nullptr)
     return {{Verdict::kOk, "gpu", "this build is without GPU support: the CPU computes",
              "for GPUs build where CUDA's nvcc is in PATH, or with CUDA_HOME set"}};
-  const DeviceSurvey survey = gpus->survey();
   if (survey.num_devices == 0) return {none_of(survey)};
   std::vector<Finding> findings;
   if (const auto first = gpus->facts(0))
@@ -70,7 +71,15 @@ std::vector<Finding> check_gpus(const DeviceEntry* gpus, std::span<const Library
         {Verdict::kOk, "gpu",
          fmt::format("{} here, driver for {}, built with {}", survey.num_devices, first->driver, first->runtime), ""});
   for (int i = 0; i < survey.num_devices; ++i) findings.push_back(one_gpu(*gpus, i));
-  for (const LibraryEntry& library : libraries) findings.push_back(one_library(library));
+  return findings;
+}
+
+}  // namespace
+
+std::vector<Finding> check_gpus(const DeviceEntry* gpus, std::span<const LibraryEntry> libraries) {
+  const DeviceSurvey survey = gpus == nullptr ? DeviceSurvey{} : gpus->survey();
+  std::vector<Finding> findings = check_devices(gpus, survey);
+  for (const LibraryEntry& library : libraries) findings.push_back(one_library(library, survey.num_devices));
   return findings;
 }
 

@@ -24,8 +24,8 @@ struct Finding {
   std::string advice;  // empty when there is nothing to do
 };
 
-/// `gpus`: the table's entry, nullptr where GPU support is not built in. A host without GPUs gets one line and no
-/// failure: the CPU computes there. A GPU that cannot be opened is a failure.
+/// `gpus`: the table's entry, nullptr where GPU support is not built in. A host without GPUs gets one line of them and
+/// no failure: the CPU computes there. A GPU that cannot be opened is a failure. Each library gets a line everywhere.
 std::vector<Finding> check_gpus(const DeviceEntry* gpus, std::span<const LibraryEntry> libraries);
 
 }  // namespace chorale::coordinator

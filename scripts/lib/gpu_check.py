@@ -191,7 +191,7 @@ def ask_doctor(runner):
         findings = [f for f in json.loads(lines[-1]) if f["subject"].startswith("gpu") or f["subject"] in ("cuBLASLt", "NCCL")]
         if working_gpus(findings) or runner.device != "cuda" and findings:
             return findings, ""
-        why = "; ".join(f"{f['fact']}; {f['advice']}" for f in findings)
+        why = "; ".join(f"{f['fact']}; {f['advice']}" for f in findings if f["subject"].startswith("gpu"))
     except (IndexError, KeyError, TypeError, ValueError):
         findings, why = [], ""
     return findings, why or outcome_of(code, output, DOCTOR_SECONDS).get("reason") or "it says nothing of GPUs"

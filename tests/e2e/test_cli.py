@@ -114,6 +114,14 @@ def test_doctor_json():
     assert done.returncode == (1 if any(f["verdict"] == "fail" for f in findings) else 0)
 
 
+def test_doctor_names_libraries_with_or_without_a_gpu():
+    findings = json.loads(run("doctor", "--json", "--port", 0, env={"CHORALE_NCCL_PATH": "/nonexistent/libnccl.so.2"}).stdout)
+    verdicts = {f["subject"]: (f["verdict"], f["fact"]) for f in findings}
+    assert "cuBLASLt" in verdicts
+    verdict, fact = verdicts["NCCL"]
+    assert verdict == "warn" and "/nonexistent/libnccl.so.2: cannot open" in fact and "CHORALE_NCCL_PATH" in fact, fact
+
+
 def test_doctor_asks_hosts_but_not_this_one(tmp_path):
     hosts = tmp_path / "hosts"
     hosts.write_text("# a comment\nlocalhost slots=4\nno-such-host.invalid slots=2\n")

@@ -74,20 +74,41 @@ def test_mpi_where_asked(model, jobs, one_rank, tmp_path):
     assert text == one_rank and ", NCCL" not in done.stderr
 
 
-@pytest.mark.parametrize("flags,env,words", [
-    (("--device", "cpu", "--comm", "nccl"), {}, ["--comm nccl: rank 0 on ", "computes on the CPU; use --comm mpi"]),
-    ((*EMULATOR, "--comm", "nccl"), {"FAKE_NCCL_VERSION": "21003"}, ["rank 0 on ", "has no NCCL that it can use", "use --comm mpi"]),
-    ((*EMULATOR, "--comm", "gloo"), {}, ["--comm gloo: one of auto, nccl, mpi"])], ids=["cpu", "old", "unknown"])
-def test_what_cannot_be_is_refused(model, jobs, tmp_path, flags, env, words):
-    path = tmp_path / "jobs.jsonl"
-    path.write_text(json.dumps(jobs[0]) + "\n")
-    done = run("generate", "--model", model, "--jobs", path, *flags, env=library(**env))
+UNFIT = {  # libraries that cannot be used, and why
+    "old": ("nccl", {"FAKE_NCCL_VERSION": "21003"}, "libfake_nccl.so: it is version 2.10.3; 2.18.0 or newer is needed"),
+    "missing": ("nccl_missing", {}, "libfake_nccl_missing.so: it has no ncclGroupEnd"),
+    "nowhere": ("nccl", {"CHORALE_NCCL_PATH": "/nonexistent/libnccl.so.2"}, "/nonexistent/libnccl.so.2: cannot open shared object file"),
+    "unset": ("nccl", {"CHORALE_NCCL_PATH": ""}, "the emulator takes NCCL only from CHORALE_NCCL_PATH, which is not set"),
+    "blocking": ("nccl", {"NCCL_COMM_BLOCKING": "1"}, "NCCL_COMM_BLOCKING=1 makes its calls wait for lost peers without a deadline")}
+
+
+@pytest.mark.parametrize("name,env,why", UNFIT.values(), ids=UNFIT)
+def test_a_library_that_cannot_be_used_is_refused_with_the_reason(model, name, env, why):
+    done = run("generate", "--model", model, *EMULATOR, "--tp", 2, "--comm", "nccl", "--prompt", "a", "--max-tokens", 1, ranks=2,
+               env=library(name, **env))
+    assert done.returncode == 1, done.stderr
+    for words in ("--comm nccl: rank 0 on ", why, "(--comm mpi does without it)"):
+        assert words in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("flags,words", [
+    (("--device", "cpu", "--comm", "nccl"), ["--comm nccl: rank 0 on ", "computes on the CPU (--comm mpi does without it)"]),
+    ((*EMULATOR, "--comm", "gloo"), ["--comm gloo: one of auto, nccl, mpi"])], ids=["cpu", "unknown"])
+def test_what_cannot_be_is_refused(model, flags, words):
+    done = run("generate", "--model", model, *flags, "--tp", 2, "--prompt", "a", "--max-tokens", 1, ranks=2, env=library())
     assert done.returncode in (1, 2) and all(word in done.stderr for word in words), done.stderr
 
 
-@pytest.mark.parametrize("name,env", [("nccl", {"FAKE_NCCL_VERSION": "21003"}), ("nccl_missing", {})], ids=["old", "missing"])
-def test_a_library_that_cannot_be_used_is_passed_over(model, jobs, one_rank, tmp_path, name, env):
-    assert generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, ranks=2, env=library(name, **env))[1] == one_rank
+def test_one_rank_may_be_given_any_of_them(model, jobs, one_rank, tmp_path):
+    """It has nobody to talk to; a library is not even looked for."""
+    assert generate(model, jobs, tmp_path, *EMULATOR, "--comm", "nccl", env=library("nccl_missing"))[1] == one_rank
+
+
+@pytest.mark.parametrize("name,env,why", UNFIT.values(), ids=UNFIT)
+def test_a_library_that_cannot_be_used_is_passed_over(model, jobs, one_rank, tmp_path, name, env, why):
+    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, "--log-level", "info", ranks=2, env=library(name, **env))
+    assert text == one_rank
+    assert done.stderr.count("communicator ") == 2 and ", NCCL" not in done.stderr, done.stderr[-2000:]
 
 
 def said(log):

@@ -115,6 +115,7 @@ TEST(NcclLibrary, RefusesWhatIsTooOldOrLacksAFunction) {
   EXPECT_EQ(fake().version, "2.28.9");
   EXPECT_EQ(nccl_version(DeviceKind::kCpu), "");
   EXPECT_EQ(nccl_version(DeviceKind::kEmulator), "") << "only where CHORALE_NCCL_PATH names it";
+  EXPECT_THAT(nccl_problem(DeviceKind::kEmulator), HasSubstr("CHORALE_NCCL_PATH, which is not set"));
 }
 
 TEST(NcclTransport, MovesBytesInTheOrderOfTheStream) {

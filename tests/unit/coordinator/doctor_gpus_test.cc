@@ -35,6 +35,31 @@ TEST(DoctorGpus, OneLineAndNoFailureWithoutSupportOrDriver) {
   EXPECT_EQ(findings[0].advice, "install it");
 }
 
+TEST(DoctorGpus, ShowsLibrariesWithoutAGpuToo) {
+  const DeviceEntry no_driver{"cuda", DeviceKind::kCuda,
+                              [] { return DeviceSurvey{.absence = DeviceAbsence::kNoDriver, .problem = "none"}; }};
+  const LibraryEntry libraries[] = {{"here", "",
+                                     [] {
+                                       return Result<LibraryFacts>(LibraryFacts{"/x/libhere.so", "1.2"});
+                                     }},
+                                    {"absent", "MPI serves",
+                                     []() -> Result<LibraryFacts> {
+                                       return Failure{ErrorCode::kNotFound, "not found", ""};
+                                     }},
+                                    {"broken", "MPI serves", []() -> Result<LibraryFacts> {
+                                       return Failure{ErrorCode::kUnsupported, "/x/libbroken.so: too old", ""};
+                                     }}};
+  for (const DeviceEntry* gpus : {&no_driver, static_cast<const DeviceEntry*>(nullptr)}) {
+    const auto findings = check_gpus(gpus, libraries);
+    ASSERT_EQ(findings.size(), 4u);
+    EXPECT_EQ(findings[1].fact, "1.2 in /x/libhere.so");
+    EXPECT_EQ(findings[2].verdict, Verdict::kOk) << "nobody misses it";
+    EXPECT_EQ(findings[2].advice, "");
+    EXPECT_EQ(findings[3].verdict, Verdict::kWarn);
+    EXPECT_EQ(findings[3].fact, "/x/libbroken.so: too old");
+  }
+}
+
 TEST(DoctorGpus, AnOldDriverIsAWarning) {
   const DeviceEntry old{
       "cuda", DeviceKind::kCuda,

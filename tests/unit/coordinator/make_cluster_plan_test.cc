@@ -71,8 +71,10 @@ TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
     hello.device_free_bytes = uint64_t{8} << 30;
   }
   hellos[0].cublaslt_version = "13.1.0";
-  EXPECT_NE(refusal().find("rank 1 on"), std::string::npos);
-  EXPECT_NE(refusal().find("--gemm own"), std::string::npos);
+  EXPECT_EQ(refusal(),
+            "--gemm cublaslt: rank 1 on node0: it was started without --gemm cublaslt (--gemm own does without it)");
+  hellos[1].cublaslt_problem = "cuBLASLt was not found";
+  EXPECT_EQ(refusal(), "--gemm cublaslt: rank 1 on node0: cuBLASLt was not found (--gemm own does without it)");
   hellos[1].cublaslt_version = "12.8.5";
   EXPECT_NE(refusal().find("has version 12.8.5 on NVIDIA H200, rank 0 has 13.1.0"), std::string::npos);
   hellos[1].cublaslt_version = "13.1.0";
@@ -105,7 +107,7 @@ TEST(MakeClusterPlan, AFastAnswerNeedsGpusWithCublasLt) {
     hello.device_free_bytes = uint64_t{8} << 30;
   }
   expect("--answer fast: rank 0 on");
-  expect("use --answer one");
+  expect("(--answer one does without it)");
   for (WorkerHello& hello : hellos) hello.cublaslt_version = "13.1.0";
   expect("/sm_90/answer=fast/gemm=cublaslt-13.1.0/NVIDIA_H200/tp=2/");
   request.layout.shares = {2, 1};

@@ -53,13 +53,24 @@ TEST(DeviceCommChoice, SaysWhyNot) {
   EXPECT_THAT(refusal(hellos), HasSubstr("--comm nccl: rank 3 on node1 has NCCL 2.20.5"));
 
   hellos[3].nccl_version = "";
-  EXPECT_THAT(choose_device_comm(std::nullopt, hellos).why_not_nccl, HasSubstr("rank 3 on node1 has no NCCL"));
-  EXPECT_THAT(refusal(hellos), HasSubstr("use --comm mpi"));
+  hellos[3].nccl_problem = "/opt/libnccl.so.2: it is version 2.10.3";
+  EXPECT_EQ(
+      choose_device_comm(std::nullopt, hellos).why_not_nccl,
+      "activations travel over MPI, by way of the host: rank 3 on node1: /opt/libnccl.so.2: it is version 2.10.3");
+  EXPECT_EQ(refusal(hellos),
+            "--comm nccl: rank 3 on node1: /opt/libnccl.so.2: it is version 2.10.3 (--comm mpi does without it)");
 
   hellos = gpus(4);
   hellos[1].device_identity = hellos[0].device_identity;
   EXPECT_THAT(choose_device_comm(std::nullopt, hellos).why_not_nccl, HasSubstr("ranks 0 and 1 on node0 share a GPU"));
   EXPECT_EQ(choose_device_comm(DeviceComm::kNccl, hellos).comm, DeviceComm::kNccl) << "newer versions allow it";
+}
+
+TEST(DeviceCommChoice, OneRankHasNobodyToTalkTo) {
+  auto hellos = gpus(1);
+  hellos[0].nccl_version = "";  // not looked for
+  EXPECT_EQ(choose_device_comm(DeviceComm::kNccl, hellos).comm, DeviceComm::kMpi);
+  EXPECT_EQ(choose_device_comm(std::nullopt, hellos).why_not_nccl, "");
 }
 
 TEST(DeviceCommChoice, IsSilentWhereNobodyExpectsNccl) {

@@ -97,6 +97,25 @@ void mutate_and_decode(const Bytes& good, Decode decode) {
   }
 }
 
+TEST(Messages, SurviveEncoding) {
+  const WorkerHello hello = WorkerHello::decode(WorkerHello{.host = "node",
+                                                            .cublaslt_version = "13.1.0",
+                                                            .cublaslt_problem = "p",
+                                                            .nccl_version = "2.28.9",
+                                                            .nccl_problem = "q"}
+                                                    .encode());
+  EXPECT_EQ(hello.cublaslt_version + hello.cublaslt_problem, "13.1.0p");
+  EXPECT_EQ(hello.nccl_version + hello.nccl_problem, "2.28.9q");
+  const WorkerFault fault = WorkerFault::decode(WorkerFault{ErrorCode::kDeadlineExceeded, "late"}.encode());
+  EXPECT_EQ(fault.code, ErrorCode::kDeadlineExceeded);
+  EXPECT_EQ(fault.reason, "late");
+  EXPECT_TRUE(fault.lacks_peers());
+  EXPECT_FALSE(WorkerFault{}.lacks_peers());
+  Bytes no_code = fault.encode();
+  no_code[0] = std::byte{200};
+  EXPECT_THROW(WorkerFault::decode(no_code), Error);
+}
+
 TEST(Messages, SurviveMutation) {
   mutate_and_decode(sample_plan().encode(), [](const Bytes& b) { return StepPlan::decode(b).to_string(); });
   StepResult result;

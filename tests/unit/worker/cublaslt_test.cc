@@ -125,6 +125,8 @@ TEST(CublasLtGemmDeathTest, OtherVersionsAndMissingLibrariesAreRefused) {
   in_process_with("missing", "it has no cublasLtMatmul",
                   [] { return EmulatedLibrary().fitted("cublaslt-13.1.0/x/tp=1"), std::string("fitted"); });
   in_process_with("old", "[]", [] { return "[" + cublaslt_version(DeviceKind::kEmulator) + "]"; });
+  in_process_with("old", "it is version 11.6.5", [] { return cublaslt_problem(DeviceKind::kEmulator); });
+  in_process_with("right", "[]", [] { return "[" + cublaslt_problem(DeviceKind::kEmulator) + "]"; });
   in_process_with("right", "[13.1.0]", [] { return "[" + cublaslt_version(DeviceKind::kEmulator) + "]"; });
 }
 
