@@ -115,7 +115,7 @@ void ControlWorld::form(const ClusterRequest& request, const parallel::ModelConf
   await_hellos(hellos, join_deadline, forming);
   say_why_cpu(hellos);
   plan_ = make_cluster_plan(request, config, hellos, kFirstEpoch);
-  if (const std::string why = choose_device_comm(request.comm, hellos).why_not_nccl; !why.empty()) log_warn("{}", why);
+  for (const std::string& line : remarks(request, plan_, hellos)) log_warn("{}", line);
   server_->broadcast(MessageType::kClusterPlan, plan_.encode());
   await_ready(hellos, forming);
 }

@@ -161,8 +161,9 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   plan.max_num_batched_tokens = request.max_num_batched_tokens;
   plan.threads = threads_of(request, hellos);
   plan.spin_us = kSpinUs;
-  plan.cuda_graphs = request.cuda_graphs;
+  plan.cuda_graphs = request.cuda_graphs.value_or(parallel::CudaGraphs::kOn);
   plan.device_comm = choose_device_comm(request.comm, hellos).comm;
+  if (plan.device_comm == parallel::DeviceComm::kNccl) plan.nccl_version = hellos.front().nccl_version;
   for (const WorkerHello& hello : hellos)
     if (hello.ranks_on_host * plan.threads > hello.num_cores) plan.spin_us = 0;
   const KvBudget budget = kv_budget(request, plan, hellos);
@@ -170,6 +171,20 @@ ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::Mod
   check_memory(request, plan, hellos);
   plan.validate();
   return plan;
+}
+
+std::vector<std::string> remarks(const ClusterRequest& request, const ClusterPlan& plan,
+                                 const std::vector<WorkerHello>& hellos) {
+  std::vector<std::string> lines;
+  if (const std::string why = choose_device_comm(request.comm, hellos).why_not_nccl; !why.empty()) lines.push_back(why);
+  if (request.cuda_graphs != parallel::CudaGraphs::kOn) return lines;
+  if (plan.numerics.device == "cpu")
+    lines.emplace_back("--cuda-graphs: the ranks compute on the CPU, where there are none");
+  else if (plan.layout.tp > 1 && plan.device_comm == parallel::DeviceComm::kMpi)
+    lines.emplace_back(
+        "--cuda-graphs: none are recorded, since with tp > 1 over MPI the host takes part in every sum; over NCCL they "
+        "are");
+  return lines;
 }
 
 WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wanted, Gemm gemm) {

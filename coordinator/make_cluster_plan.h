@@ -39,8 +39,8 @@ struct ClusterRequest {
   Gemm gemm = Gemm::kOwn;              // kCublasLt: every rank must have the same version of it
   parallel::Answer answer = parallel::Answer::kOne;  // kFast: on GPUs, with cuBLASLt; `gemm` does not count
   std::optional<parallel::DeviceComm> comm;          // none: parallel/device_comm.h chooses
-  parallel::CudaGraphs cuda_graphs = parallel::CudaGraphs::kOn;
-  std::string control_host;  // address of the control link
+  std::optional<parallel::CudaGraphs> cuda_graphs;   // none: where they can be had
+  std::string control_host;                          // address of the control link
   int control_port = 0;
 };
 
@@ -67,6 +67,10 @@ parallel::ModelConfig check_request(const ClusterRequest& request);
 /// differ), kResourceExhausted (memory, or too few blocks for one sequence; says by how much and which length fits).
 parallel::ClusterPlan make_cluster_plan(const ClusterRequest& request, const parallel::ModelConfig& config,
                                         const std::vector<parallel::WorkerHello>& hellos, uint64_t epoch);
+
+/// What the user should know of a plan that is not quite what was asked for: a line each.
+std::vector<std::string> remarks(const ClusterRequest& request, const parallel::ClusterPlan& plan,
+                                 const std::vector<parallel::WorkerHello>& hellos);
 
 /// What a worker on this machine would say, were it rank `rank` of `num_ranks` that all run here; `gemm`: needs what it
 /// names. Throws what open_device does.

@@ -6,7 +6,7 @@
 
 namespace chorale::parallel {
 namespace {
-constexpr uint32_t kPlanMagic = 0x43485031;  // "CHP1"
+constexpr uint32_t kPlanMagic = 0x43485032;  // "CHP2"
 
 void check_field(bool good, std::string_view field, int64_t value, std::string_view expected) {
   if (!good) fail(ErrorCode::kInvalidArgument, "cluster plan: {} is {}, expected {}", field, value, expected);
@@ -100,6 +100,7 @@ Bytes ClusterPlan::encode() const {
   out.put(threads);
   out.put(spin_us);
   out.put(device_comm);
+  out.put(nccl_version);
   out.put(cuda_graphs);
   return out.take();
 }
@@ -120,6 +121,7 @@ ClusterPlan ClusterPlan::decode(std::span<const std::byte> bytes) {
   in.get(plan.threads);
   in.get(plan.spin_us);
   in.get(plan.device_comm);
+  plan.nccl_version = in.get_string();
   in.get(plan.cuda_graphs);
   in.expect_end();
   if (plan.device_comm > DeviceComm::kNccl) fail(ErrorCode::kCorrupt, "cluster plan: unknown communicator");
@@ -145,8 +147,12 @@ void ClusterPlan::validate() const {
 }
 
 std::string ClusterPlan::to_string() const {
-  std::string text = fmt::format("world {}: tp={} pp={}, {} KV blocks of {} tokens, class {}\n", epoch, layout.tp,
-                                 layout.pp, num_kv_blocks, kBlockTokens, numerics.to_string());
+  std::string activations;  // of ranks on devices: on CPUs there is nothing to choose
+  if (layout.num_ranks() > 1 && numerics.device != "cpu")
+    activations =
+        device_comm == DeviceComm::kNccl ? ", activations over NCCL " + nccl_version : ", activations over MPI";
+  std::string text = fmt::format("world {}: tp={} pp={}, {} KV blocks of {} tokens, class {}{}\n", epoch, layout.tp,
+                                 layout.pp, num_kv_blocks, kBlockTokens, numerics.to_string(), activations);
   for (int rank = 0; rank < layout.num_ranks(); ++rank) {
     const auto tp = static_cast<size_t>(layout.tp_index_of(rank));
     const Range layers = layout.stage_layers[static_cast<size_t>(layout.stage_of(rank))];

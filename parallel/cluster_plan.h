@@ -61,6 +61,7 @@ struct ClusterPlan {
   int threads = 1;   // compute threads of each rank
   int spin_us = 20;  // 0 where ranks x threads exceed a host's cores
   DeviceComm device_comm = DeviceComm::kMpi;
+  std::string nccl_version;  // of kNccl
   CudaGraphs cuda_graphs = CudaGraphs::kOn;
 
   Bytes encode() const;
@@ -68,7 +69,7 @@ struct ClusterPlan {
   static ClusterPlan decode(std::span<const std::byte> bytes);
   /// Throws Error{kInvalidArgument} with the field and what was expected.
   void validate() const;
-  std::string to_string() const;  // the shard map, a line a rank
+  std::string to_string() const;  // a line about the world, then the shard map, a line a rank
 };
 
 /// What a worker answers when its weights are loaded.

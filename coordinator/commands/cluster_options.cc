@@ -42,10 +42,12 @@ int checked_int(const cxxopts::ParseResult& arguments, const std::string& flag, 
   return value;
 }
 
-parallel::CudaGraphs read_cuda_graphs(const cxxopts::ParseResult& arguments) {
+std::optional<parallel::CudaGraphs> read_cuda_graphs(const cxxopts::ParseResult& arguments) {
   const bool is_off = arguments.count("no-cuda-graphs") != 0 || arguments.count("enforce-eager") != 0;
-  if (is_off && arguments.count("cuda-graphs") != 0)
+  const bool is_on = arguments.count("cuda-graphs") != 0;
+  if (is_off && is_on)
     fail(ErrorCode::kInvalidArgument, "--cuda-graphs contradicts --no-cuda-graphs and --enforce-eager");
+  if (!is_off && !is_on) return std::nullopt;
   return is_off ? parallel::CudaGraphs::kOff : parallel::CudaGraphs::kOn;
 }
 

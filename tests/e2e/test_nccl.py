@@ -69,9 +69,11 @@ def test_a_fast_answer_leaves_sums_to_the_library(model, jobs, tmp_path):
 
 
 def test_mpi_where_asked(model, jobs, one_rank, tmp_path):
-    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, "--comm", "mpi", "--log-level", "info", ranks=2,
+    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, "--comm", "mpi", "--cuda-graphs", "--log-level", "info", ranks=2,
                              env=library())
     assert text == one_rank and ", NCCL" not in done.stderr
+    assert done.stderr.count("--cuda-graphs: none are recorded, since with tp > 1 over MPI ") == 1, done.stderr[-2000:]
+    assert "CUDA graphs of decode steps" not in done.stderr, done.stderr[-2000:]
 
 
 UNFIT = {  # libraries that cannot be used, and why
@@ -118,6 +120,8 @@ def said(log):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_a_lost_peer_ends_every_worker(model, tmp_path, how):
     with serving(model, *EMULATOR, "--tp", 2, "--pp", 2, "--max-model-len", 512, tmp_path=tmp_path, env=library()) as server:
+        world = next(line for line in server.log.read_text().splitlines() if "world 1: tp=2 pp=2" in line)
+        assert world.endswith(", activations over NCCL 2.28.9"), world
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             answer = pool.submit(complete, server.url, prompt=[5, 6, 7], max_tokens=400, ignore_eos=True, n=8, temperature=0)
             eventually(lambda: num_running(server.url) == 8, "the job runs")

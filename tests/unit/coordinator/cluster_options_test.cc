@@ -80,6 +80,9 @@ TEST(ClusterOptions, ChoosesWhatIsNotGiven) {
   EXPECT_EQ(a.request.max_model_len, 0);
   EXPECT_EQ(a.engine.prefix_caching, PrefixCaching::kOn);
   EXPECT_FALSE(a.seed);
+  EXPECT_FALSE(a.request.cuda_graphs);
+  EXPECT_EQ(read({"--model", "m", "--cuda-graphs"}).request.cuda_graphs, parallel::CudaGraphs::kOn);
+  EXPECT_EQ(read({"--model", "m", "--enforce-eager"}).request.cuda_graphs, parallel::CudaGraphs::kOff);
 }
 
 TEST(ClusterOptions, RefusesByNameWithWhatWasExpected) {

@@ -50,6 +50,58 @@ TEST(MakeClusterPlan, TakesF32ForF32CheckpointsAndTheWeakestInstructionSet) {
   EXPECT_EQ(make_cluster_plan(weaker, config, hellos, 1).numerics.isa, Isa::kScalar);
 }
 
+TEST(MakeClusterPlan, SaysWhatActivationsTravelOver) {
+  const auto line = [](const ClusterRequest& request, const std::vector<WorkerHello>& hellos) {
+    const std::string text = make_cluster_plan(request, toy_config(), hellos, 1).to_string();
+    return text.substr(0, text.find('\n'));
+  };
+  ClusterRequest request = request_of(2, 1);
+  auto hellos = toy_hellos(2, 2);
+  EXPECT_EQ(line(request, hellos).find("activations"), std::string::npos) << "there is no choice on CPUs";
+  for (WorkerHello& hello : hellos) {
+    hello.device = "cuda";
+    hello.device_arithmetic = "sm_90";
+    hello.device_free_bytes = uint64_t{8} << 30;
+    hello.device_identity = std::to_string(hello.rank);
+    hello.nccl_version = "2.28.9";
+  }
+  EXPECT_TRUE(line(request, hellos).ends_with(", activations over NCCL 2.28.9")) << line(request, hellos);
+  const ClusterPlan plan = make_cluster_plan(request, toy_config(), hellos, 1);
+  EXPECT_EQ(ClusterPlan::decode(plan.encode()).to_string(), plan.to_string());
+  request.comm = parallel::DeviceComm::kMpi;
+  EXPECT_TRUE(line(request, hellos).ends_with(", activations over MPI")) << line(request, hellos);
+  hellos.resize(1);
+  hellos[0].num_ranks = 1;
+  EXPECT_EQ(line(request_of(1, 1), hellos).find("activations"), std::string::npos);
+}
+
+TEST(MakeClusterPlan, RemarksOnWhatWasAskedForAndCannotBe) {
+  ClusterRequest request = request_of(2, 1);
+  auto hellos = toy_hellos(2, 2);
+  const auto said = [&] { return remarks(request, make_cluster_plan(request, toy_config(), hellos, 1), hellos); };
+  EXPECT_TRUE(said().empty());
+  request.cuda_graphs = parallel::CudaGraphs::kOn;
+  ASSERT_EQ(said().size(), 1U);
+  EXPECT_EQ(said()[0], "--cuda-graphs: the ranks compute on the CPU, where there are none");
+  for (WorkerHello& hello : hellos) {
+    hello.device = "emulator";
+    hello.device_arithmetic = "emulator";
+  }
+  ASSERT_EQ(said().size(), 1U);
+  EXPECT_NE(said()[0].find("--cuda-graphs: none are recorded, since with tp > 1 over MPI"), std::string::npos);
+  for (WorkerHello& hello : hellos) hello.nccl_version = "2.28.9";
+  EXPECT_TRUE(said().empty()) << "over NCCL there are";
+  request.comm = parallel::DeviceComm::kMpi;
+  EXPECT_EQ(said().size(), 1U);
+  request.layout.tp = 1;
+  request.layout.pp = 2;
+  EXPECT_TRUE(said().empty()) << "stages hand on between their graphs";
+  request.layout.tp = 2;
+  request.layout.pp = 1;
+  request.cuda_graphs.reset();
+  EXPECT_TRUE(said().empty()) << "nobody asked";
+}
+
 TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
   auto hellos = toy_hellos(2, 2);
   ClusterRequest request = request_of(2, 1);
