@@ -33,7 +33,7 @@ endif()
 enable_language(CUDA)
 set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)  # CMake 3.25 does not know CUDA 13's
 find_package(CUDAToolkit REQUIRED)
-# Keeps what ptxas says of each kernel beside its object, for tests/lint/kernel_budget.
+# Keeps what ptxas says of each kernel beside its object, for tests/gpu/kernel_budget.
 set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/worker/kernels/cuda/keep_ptxas_report ${CCACHE})
 set(CHORALE_HAS_CUDA ON)
 message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}: GPU workers for ${CMAKE_CUDA_ARCHITECTURES}")
