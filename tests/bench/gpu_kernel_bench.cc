@@ -1,6 +1,7 @@
 // The kernels that a model's time goes to, on one device: attention (decode and prefill) and GEMM at the shapes of an
-// 8B Llama, against the device's copy bandwidth measured in the same run. Usage: gpu_kernel_bench [--device NAME]; one
-// JSON object a line. On the emulator the shapes are small: a rehearsal, its times mean nothing.
+// 8B Llama, against the device's copy bandwidth and bf16 matmul rate measured in the same run (worker/device_probe.h).
+// Usage: gpu_kernel_bench [--device NAME]; one JSON object a line. On the emulator the shapes are small: a rehearsal,
+// its times mean nothing.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -11,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "worker/device_probe.h"
 #include "worker/kv/kv_cache.h"
 #include "worker/ops/attention.h"
 #include "worker/ops/linear.h"
@@ -37,10 +39,10 @@ class Bench {
         is_real_(kind == DeviceKind::kCuda) {}
 
   void run() {
-    measure_copy();
-    for (int context : is_real_ ? std::vector{1024, 8192, 32768} : std::vector{300})
+    measure_yardsticks();
+    for (int context : is_real_ ? std::vector{1024, 8192, 16384, 32768} : std::vector{300})
       for (int batch : is_real_ ? std::vector{1, 16} : std::vector{2}) decode(batch, context);
-    for (int rows : is_real_ ? std::vector{1024, 4096, 16384} : std::vector{20}) prefill(rows);
+    for (int rows : is_real_ ? std::vector{1024, 4096, 8192, 16384} : std::vector{20}) prefill(rows);
     struct Shape {
       const char* name;
       int64_t n, k;
@@ -106,21 +108,22 @@ class Bench {
     return copy_to_device({device_.get(), stream_.get()}, host);
   }
 
-  void measure_copy() {
-    const size_t bytes = is_real_ ? size_t{1} << 30 : size_t{1} << 20;
-    const Tensor a(*device_, DType::kU8, {static_cast<int64_t>(bytes)}), b(*device_, DType::kU8, a.shape());
-    const Timing timing =
-        time(1, [&](int) { stream_->copy(b.view().data, a.view().data, bytes, CopyKind::kDeviceToDevice); });
-    copy_gbps_ = 2.0 * static_cast<double>(bytes) / timing.p50_us / 1e3;
-    fmt::print("{{\"kernel\": \"copy\", \"us\": {:.1f}, \"GB/s\": {:.0f}}}\n", timing.p50_us, copy_gbps_);
+  void measure_yardsticks() {
+    const DeviceProbeSizes sizes = probe_sizes(device_->kind());
+    speed_ = measure_device({device_.get(), stream_.get()}, sizes);
+    fmt::print("{{\"kernel\": \"copy\", \"shape\": \"{} MiB\", \"GB/s\": {:.0f}}}\n", sizes.copy_bytes >> 20,
+               speed_.copy_gbps);
+    fmt::print("{{\"kernel\": \"matmul ({})\", \"shape\": \"{} x {} x {}\", \"TFLOP/s\": {:.1f}}}\n", speed_.bf16_by,
+               sizes.rows, sizes.n, sizes.k, speed_.bf16_gops * 1e-3);
   }
 
   void report(const std::string& kernel, const std::string& shape, Timing timing, double bytes, double operations) {
     const double gbps = bytes / timing.p50_us / 1e3;
     fmt::print(
         "{{\"kernel\": \"{}\", \"shape\": \"{}\", \"us\": {:.1f}, \"best us\": {:.1f}, \"GB/s\": {:.0f}, "
-        "\"% of copy\": {:.0f}, \"TFLOP/s\": {:.1f}}}\n",
-        kernel, shape, timing.p50_us, timing.best_us, gbps, 100 * gbps / copy_gbps_, operations / timing.p50_us / 1e6);
+        "\"% of copy\": {:.1f}, \"TFLOP/s\": {:.1f}, \"% of matmul\": {:.1f}}}\n",
+        kernel, shape, timing.p50_us, timing.best_us, gbps, 100 * gbps / speed_.copy_gbps,
+        operations / timing.p50_us / 1e6, 100 * operations / timing.p50_us / 1e3 / speed_.bf16_gops);
     std::fflush(stdout);
   }
 
@@ -215,7 +218,7 @@ class Bench {
   Workspace scratch_;
   OpContext ctx_;
   const bool is_real_;
-  double copy_gbps_ = 0;
+  DeviceSpeed speed_;
   std::minstd_rand random_{1};
 };
 
