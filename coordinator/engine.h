@@ -32,6 +32,8 @@ struct EngineOptions {
   std::chrono::milliseconds health_window{30000};  // health() fails when nothing came back for this long
   /// Where a choice of this prompt gets its text from; none: the tokenizer. For tests.
   std::function<std::unique_ptr<TextStream>(std::span<const int32_t> prompt)> make_text;
+  /// Hears each report of a stage, on the engine's thread. For benches.
+  std::function<void(const parallel::StageReport& report)> on_stage_report;
 };
 
 /// Thread-safe but for construction and destruction.

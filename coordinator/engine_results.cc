@@ -27,9 +27,11 @@ void EngineCore::take_report(const parallel::StageReport& report) {
     stage.wait_seconds += report.wait_us * 1e-6;
     ++stage.num_reports;
   });
+  if (options_.on_stage_report) options_.on_stage_report(report);
 }
 
 void EngineCore::take_result(const parallel::StepResult& result, Time now) {
+  board_.with([&](EngineFacts& facts) { facts.stats.last_step = result.step; });
   const CompletedStep completed = scheduler_.complete(result);
   time_step(completed.num_surplus, now);
   take_prompt_logprobs(result);

@@ -54,6 +54,7 @@ struct EngineStats {
   uint64_t finished_error = 0;  // deadline, slow reader, world lost
   uint64_t rejected_queue_full = 0;
   uint64_t num_steps = 0;
+  uint64_t last_step = 0;           // the number of the last one answered, probes of an idle world included
   uint64_t num_surplus_tokens = 0;  // sampled after their sequence had ended
   double step_seconds = 0;         // wall time with a step in flight: from sending (or the result before) to the result
   double coordinator_seconds = 0;  // engine thread at work, not waiting

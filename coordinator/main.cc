@@ -58,7 +58,12 @@ coordinator::MachineSpeed measure_machine(int threads, chorale::parallel::Isa is
   return {speed.read_gbps, speed.f32_peak_gops, speed.bf16_peak_gops};
 }
 
-constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measure_machine};
+coordinator::DeviceSpeed measure_device(chorale::DeviceKind kind, int index) {
+  const chorale::worker::DeviceSpeed speed = chorale::worker::measure_device(kind, index);
+  return {speed.copy_gbps, speed.bf16_gops, speed.bf16_by};
+}
+
+constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measure_machine, measure_device};
 
 int serve(int argc, char** argv) { return coordinator::run_serve(argc, argv, kWorker); }
 int work(int argc, char** argv) { return coordinator::run_worker(argc, argv, kWorker); }

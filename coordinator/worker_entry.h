@@ -36,6 +36,13 @@ struct MachineSpeed {
   double bf16_peak_gops = 0;
 };
 
+/// What a device reaches, measured: worker/device_probe.h.
+struct DeviceSpeed {
+  double copy_gbps = 0;  // bytes read and written
+  double bf16_gops = 0;  // of a large matrix product
+  std::string bf16_by;   // "cublaslt-13.1.0", "own"
+};
+
 /// The functions that main() passes to commands.
 struct WorkerModule {
   /// Runs one rank until it is told to stop; returns the exit code. Thread: the process's main thread (MPI calls come
@@ -44,6 +51,8 @@ struct WorkerModule {
   /// Runs the plans that a worker recorded, without a coordinator.
   int (*replay)(const std::string& recording_path, const WorkerStart& start, const comm::MpiSession& session);
   MachineSpeed (*measure_machine)(int threads, parallel::Isa isa);
+  /// Of this host's device `index`; takes some of its memory for some milliseconds. Throws Error.
+  DeviceSpeed (*measure_device)(DeviceKind kind, int index);
 };
 
 }  // namespace chorale::coordinator

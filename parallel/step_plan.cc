@@ -226,6 +226,7 @@ Bytes StageReport::encode() const {
   out.put(compute_us);
   out.put(comm_us);
   out.put(wait_us);
+  out.put(gap_ns);
   return out.take();
 }
 
@@ -238,6 +239,7 @@ StageReport StageReport::decode(std::span<const std::byte> bytes) {
   in.get(report.compute_us);
   in.get(report.comm_us);
   in.get(report.wait_us);
+  in.get(report.gap_ns);
   in.expect_end();
   return report;
 }

@@ -105,6 +105,10 @@ struct StageReport {
   uint32_t compute_us = 0;  // in kernels
   uint32_t comm_us = 0;     // in collectives of the stage
   uint32_t wait_us = 0;     // for the stage before, or for sampled tokens
+  /// For how long the device had nothing of a step to do before this one: from the mark behind the step before to the
+  /// mark ahead of this one's first work. kNoGap: not on a device, or no step before.
+  uint32_t gap_ns = kNoGap;
+  static constexpr uint32_t kNoGap = UINT32_MAX;
 
   Bytes encode() const;
   static StageReport decode(std::span<const std::byte> bytes);

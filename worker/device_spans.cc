@@ -27,6 +27,10 @@ void DeviceSpans::end() {
 
 Event& DeviceSpans::stop() { return record(); }
 
+std::chrono::nanoseconds DeviceSpans::gap_after(const DeviceSpans& earlier) const {
+  return events_[0]->since(*earlier.events_[earlier.num_used_ - 1]);
+}
+
 DeviceSpans::Times DeviceSpans::read() const {
   Times times{.compute = events_[num_used_ - 1]->since(*events_[0]), .others = {}};
   for (const Span& span : spans_) {

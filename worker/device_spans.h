@@ -16,7 +16,7 @@ class DeviceSpans final : public SpanRecorder {
  public:
   explicit DeviceSpans(const DeviceStream& where) : where_(where) {}
 
-  void start();  // the step's first work comes after it
+  void start();  // the step's first work comes after it, once the host has prepared that
   void begin(TimeKind kind) override;
   void end() override;
   Event& stop();  // all of the step's work is given; the event is reached when it is done
@@ -27,6 +27,9 @@ class DeviceSpans final : public SpanRecorder {
     StepTimes others;
   };
   Times read() const;
+  /// How long the device had neither's work, between the end of `earlier` and the start of this. REQUIRES: as read(),
+  /// of both, on one stream.
+  std::chrono::nanoseconds gap_after(const DeviceSpans& earlier) const;
 
  private:
   Event& record();

@@ -144,7 +144,7 @@ std::unique_ptr<StepInFlight> StageRunner::begin(const StepPlan& plan) {
   if (spare_.empty()) spare_.push_back(std::make_unique<StepInFlight>(where_));
   std::unique_ptr<StepInFlight> step = std::move(spare_.back());
   spare_.pop_back();
-  step->begin(plan);
+  step->begin(plan, in_flight_.empty() ? last_.get() : in_flight_.back().get());
   if (is_sampler())
     step->outcome.result = StepResult{.epoch = plan.epoch, .step = plan.step, .sampled = {}, .prompt_logprobs = {}};
   return step;
@@ -162,6 +162,7 @@ void StageRunner::enqueue(const StepPlan& plan) {
   if (is_sampler()) start_samplers(plan);
   const Batch batch = sequences_.make_batch(plan);
   const Workspace::Scope scope(scratch_);
+  if (entry->spans) entry->spans->start();
   Step step{op_, batch, {}, entry->deadline, {}, entry->spans ? &*entry->spans : nullptr};
   try {
     if (batch.num_tokens() > 0) compute(plan, step, *entry);
@@ -222,7 +223,8 @@ StepOutcome StageRunner::finish() {
   StepInFlight& step = *in_flight_.front();
   await(step);
   StepOutcome outcome = std::move(step.outcome);
-  spare_.push_back(std::move(in_flight_.front()));
+  if (last_) spare_.push_back(std::move(last_));
+  last_ = std::move(in_flight_.front());
   in_flight_.pop_front();
   if (!in_flight_.empty()) in_flight_.front()->deadline = Deadline::after(in_flight_.front()->allowed);
   return outcome;
@@ -241,10 +243,7 @@ void StageRunner::await(StepInFlight& step) {
 
 // What the device computed is in the host's memory now.
 void StageRunner::complete(StepInFlight& step) {
-  if (is_leader()) {
-    const DeviceSpans::Times times = step.spans->read();
-    step.outcome.report = report(step.step, times.compute, times.others);
-  }
+  if (is_leader()) step.outcome.report = report(step);
   if (!is_sampler()) return;
   std::vector<SampledToken>& sampled = step.outcome.result->sampled;
   for (const DeviceSampler::Sampling& sampling : step.samples)
@@ -259,6 +258,16 @@ parallel::StageReport StageRunner::report(uint64_t step, std::chrono::nanosecond
           .compute_us = microseconds(compute),
           .comm_us = microseconds(others.comm),
           .wait_us = microseconds(others.wait)};
+}
+
+parallel::StageReport StageRunner::report(const StepInFlight& step) const {
+  const DeviceSpans::Times times = step.spans->read();
+  parallel::StageReport of_device = report(step.step, times.compute, times.others);
+  if (step.previous != nullptr) {
+    const auto gap = step.spans->gap_after(*step.previous->spans).count();
+    of_device.gap_ns = static_cast<uint32_t>(std::clamp<int64_t>(gap, 0, parallel::StageReport::kNoGap - 1));
+  }
+  return of_device;
 }
 
 void StageRunner::receive_hidden(Step& step, MatrixView hidden) {

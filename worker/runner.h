@@ -93,6 +93,7 @@ class StageRunner {
   void await(StepInFlight& step);
   void complete(StepInFlight& step);
   parallel::StageReport report(uint64_t step, std::chrono::nanoseconds compute, StepTimes others) const;
+  parallel::StageReport report(const StepInFlight& step) const;  // of a device
   std::vector<int32_t> id_sources(const parallel::StepPlan& plan, Step& step);
   void embed(Step& step, const int32_t* sources, MatrixView hidden);
   void receive_hidden(Step& step, MatrixView hidden);
@@ -137,6 +138,7 @@ class StageRunner {
   const bool is_asynchronous_;                           // the host takes no part in a step that is enqueued
   Tensor last_ids_;                                      // i32 [slots of sequences_]
   std::deque<std::unique_ptr<StepInFlight>> in_flight_;  // oldest first
+  std::unique_ptr<StepInFlight> last_;                   // finished; the next is timed from its end
   std::vector<std::unique_ptr<StepInFlight>> spare_;
   std::unordered_map<uint64_t, SequenceSampler> samplers_;  // last stage's leader only
   std::optional<DeviceSampler> device_sampler_;             // likewise, where it computes on a device

@@ -1,5 +1,5 @@
 // A step that was given to a device and is not answered yet: what its outcome needs once the device is done. The stage
-// runner keeps at most two; their memory and events are used again.
+// runner keeps at most two, and the one before them for its last event; their memory and events are used again.
 #pragma once
 
 #include <chrono>
@@ -26,8 +26,10 @@ struct StepInFlight {
       spans.emplace(where);
     }
   }
-  /// Of the next step.
-  void begin(const parallel::StepPlan& plan) {
+  /// Of the next step, given to the device after `earlier` (nullptr: none was), which must not begin another before
+  /// this is finished.
+  void begin(const parallel::StepPlan& plan, const StepInFlight* earlier) {
+    previous = earlier;
     step = plan.step;
     allowed = std::chrono::milliseconds(plan.deadline_ms);
     deadline = Deadline::after(allowed);
@@ -36,9 +38,9 @@ struct StepInFlight {
     num_ids = 0;
     done = nullptr;
     if (answers) answers->reset();
-    if (spans) spans->start();
   }
 
+  const StepInFlight* previous = nullptr;
   uint64_t step = 0;
   std::chrono::milliseconds allowed{0};  // from when the step before it was done
   Deadline deadline = Deadline::after(allowed);

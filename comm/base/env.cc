@@ -27,6 +27,7 @@ std::string_view env_name(EnvVar variable) {
     case EnvVar::kNcclPath: return "CHORALE_NCCL_PATH";
     case EnvVar::kNcclCommBlocking: return "NCCL_COMM_BLOCKING";
     case EnvVar::kEmulatorStreams: return "CHORALE_EMULATOR_STREAMS";
+    case EnvVar::kEmulatorFigures: return "CHORALE_EMULATOR_FIGURES";
     case EnvVar::kCudaHome: return "CUDA_HOME";
     case EnvVar::kCudaPath: return "CUDA_PATH";
     case EnvVar::kVirtualEnv: return "VIRTUAL_ENV";

@@ -19,6 +19,7 @@ enum class EnvVar {
   kNcclPath,           // CHORALE_NCCL_PATH: libnccl.so.2, or its folder, instead of looking for it
   kNcclCommBlocking,   // NCCL_COMM_BLOCKING=1 is refused: NCCL's calls would wait without a deadline
   kEmulatorStreams,    // CHORALE_EMULATOR_STREAMS=late: for tests; see comm/base/emulator_queue.h
+  kEmulatorFigures,    // CHORALE_EMULATOR_FIGURES=1: for tests; bench engine measures the emulator as it does a GPU
   kCudaHome,           // CUDA_HOME, CUDA_PATH: the CUDA toolkit, where libraries are looked for
   kCudaPath,
   kVirtualEnv,   // VIRTUAL_ENV, CONDA_PREFIX: active Python environments; their nvidia-* wheels are looked into

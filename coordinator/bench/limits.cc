@@ -8,17 +8,20 @@ constexpr double kGiga = 1e9;
 constexpr double kMultiplyAdd = 2;  // operations
 }  // namespace
 
-double weight_bytes_per_step(const parallel::ClusterPlan& plan) {
-  double bytes = 0;
-  for (int rank = 0; rank < plan.layout.num_ranks(); ++rank)
-    bytes += static_cast<double>(
-        parallel::weight_bytes(plan.config, plan.layout, rank, plan.numerics.compute).read_per_token);
-  return bytes;
+ModelCost cost_of(const parallel::ClusterPlan& plan) {
+  double weights = 0, kv_block = 0;
+  for (int rank = 0; rank < plan.layout.num_ranks(); ++rank) {
+    const auto of_rank = parallel::weight_bytes(plan.config, plan.layout, rank, plan.numerics.compute);
+    weights += static_cast<double>(of_rank.read_per_token);
+    kv_block += static_cast<double>(parallel::kv_block_bytes(plan.config, plan.layout, rank, plan.numerics.cache));
+  }
+  return cost_of(plan.config, weights, kv_block / parallel::kBlockTokens);
 }
 
-ModelCost cost_of(const parallel::ModelConfig& config, double weight_bytes_per_step) {
+ModelCost cost_of(const parallel::ModelConfig& config, double weight_bytes_per_step, double kv_bytes_per_key) {
   ModelCost cost;
   cost.weight_bytes_per_step = weight_bytes_per_step;
+  cost.kv_bytes_per_key = kv_bytes_per_key;
   const auto hidden = static_cast<double>(config.hidden_size);
   const double query_dim = config.num_heads * config.head_dim;
   const double kv_dim = config.num_kv_heads * config.head_dim;
@@ -32,7 +35,9 @@ ModelCost cost_of(const parallel::ModelConfig& config, double weight_bytes_per_s
 }
 
 double decode_limit(const ModelCost& cost, int streams, double mean_context, double read_gbps, double peak_gops) {
-  const double read_seconds = cost.weight_bytes_per_step / (read_gbps * kGiga);
+  if (read_gbps <= 0) return 0;
+  const double read_bytes = cost.weight_bytes_per_step + streams * mean_context * cost.kv_bytes_per_key;
+  const double read_seconds = read_bytes / (read_gbps * kGiga);
   const double operations =
       cost.layer_operations_per_token + cost.head_operations_per_row + cost.operations_per_key * mean_context;
   const double compute_seconds = peak_gops > 0 ? streams * operations / (peak_gops * kGiga) : 0;

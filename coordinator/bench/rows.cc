@@ -35,12 +35,22 @@ nlohmann::ordered_json number(double value) {
   return value;
 }
 
+/// In the order in which rows first have them.
+std::vector<std::string> extra_names(std::span<const Row> rows) {
+  std::vector<std::string> names;
+  for (const Row& row : rows)
+    for (const auto& [name, value] : row.extra)
+      if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  return names;
+}
+
 using Table = std::vector<std::vector<std::string>>;  // [row][column], the header first
 
 Table cells_of(std::span<const Row> rows) {
   Table table{{"test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class", "read GB/s", "peak Gop/s",
-               "of limit"}};
-  for (const auto& [name, value] : rows.front().extra) table[0].push_back(name);
+               "by", "of limit"}};
+  const std::vector<std::string> extras = extra_names(rows);
+  table[0].insert(table[0].end(), extras.begin(), extras.end());
   for (const Row& row : rows) {
     std::vector<std::string> cells{row.test,
                                    std::to_string(row.n),
@@ -54,8 +64,9 @@ Table cells_of(std::span<const Row> rows) {
                                    row.numerics_class.empty() ? "-" : row.numerics_class,
                                    show(row.read_gbps),
                                    show(row.peak_gops),
+                                   row.peak_by.empty() ? "-" : row.peak_by,
                                    row.fraction ? fmt::format("{:.1f} %", 100 * *row.fraction) : "-"};
-    for (const auto& [name, ignored] : rows.front().extra) {
+    for (const std::string& name : extras) {
       const auto found = std::ranges::find(row.extra, name, &std::pair<std::string, double>::first);
       cells.push_back(found == row.extra.end()                    ? "-"
                       : number(found->second).is_number_integer() ? number(found->second).dump()
@@ -96,6 +107,7 @@ std::string to_json(std::span<const Row> rows) {
                                 {"read_gbps", or_null(row.read_gbps)},
                                 {"peak_gops", or_null(row.peak_gops)},
                                 {"fraction", or_null(row.fraction)}};
+    if (!row.peak_by.empty()) item["peak_by"] = row.peak_by;
     for (const auto& [name, value] : row.extra) item[name] = number(value);
     list.push_back(std::move(item));
   }

@@ -28,16 +28,18 @@ struct Row {
   std::optional<double> read_gbps;  // measured on this machine, beside the samples
   std::optional<double> peak_gops;  // of the numerics class, measured
   std::optional<double> fraction;   // of the limit that these two set
+  std::string peak_by;              // what multiplied for peak_gops where that is a choice; empty: no key
   std::vector<std::pair<std::string, double>> extra;
 };
 
 /// One row with mean and percentiles of `samples` filled in. REQUIRES: samples not empty.
 Row make_row(std::string test, std::string unit, std::span<const double> samples);
 
-/// [{test, n, mean, p50, p99, unit, threads, tp, pp, class, read_gbps, peak_gops, fraction, ...extra}] on one line.
+/// [{test, n, mean, p50, p99, unit, threads, tp, pp, class, read_gbps, peak_gops, fraction, peak_by?, ...extra}] on one
+/// line.
 std::string to_json(std::span<const Row> rows);
-/// Right-aligned columns under a header; columns that no row fills are left out. Extra values of the first row name
-/// further columns.
+/// Right-aligned columns under a header; columns that no row fills are left out. Extra values name further columns, in
+/// the order in which rows first have them.
 std::string to_table(std::span<const Row> rows);
 
 /// "8 KiB", "4 MiB", "12 B"

@@ -77,7 +77,8 @@ std::vector<ScalingResult> parse_engine_output(const ScalingPoint& point, std::s
   const std::string_view line = output.substr(begin, end == std::string_view::npos ? end : end - begin);
   try {
     std::vector<ScalingResult> results;
-    for (const auto& row : nlohmann::ordered_json::parse(line)) results.push_back(parse_row(point, row));
+    for (const auto& row : nlohmann::ordered_json::parse(line))
+      if (row.at("unit") == "tok/s") results.push_back(parse_row(point, row));
     return results;
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorCode::kCorrupt, "layout {}: bench engine printed something else than results: {}", point.name(),

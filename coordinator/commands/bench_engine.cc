@@ -1,7 +1,8 @@
 // chorale bench engine: tokens/s of prefill and decode, alone or under mpirun, in llama-bench's terms: ppP is a prompt
 // of P tokens, tgN are N tokens generated after a prompt of one, tgNxS the same for S streams together. Each repetition
 // stands between two looks at the machine's read bandwidth, and is compared with what that bandwidth and the measured
-// peak allow.
+// peak allow. GPUs are measured once, before the model is loaded, and say how long they had nothing to do between
+// steps.
 #include <algorithm>
 #include <iostream>
 #include <limits>
@@ -13,10 +14,13 @@
 #include <fmt/format.h>
 #include <cxxopts.hpp>
 
+#include "comm/base/device.h"
+#include "comm/base/env.h"
 #include "comm/base/error.h"
 #include "comm/base/log.h"
 #include "comm/base/progress.h"
 #include "comm/mpi_session.h"
+#include "coordinator/bench/device_gaps.h"
 #include "coordinator/bench/limits.h"
 #include "coordinator/bench/load.h"
 #include "coordinator/bench/rows.h"
@@ -67,26 +71,61 @@ std::vector<Test> tests_of(const EngineBenchOptions& options) {
   return tests;
 }
 
-/// The yardstick: what the cores that the ranks of this host use reach together, times the hosts. The ranks idle
-/// meanwhile.
+constexpr std::chrono::seconds kReportPatience{60};
+constexpr std::chrono::hours kNever{24};
+
+/// What all devices of the world reach together, where they are GPUs: the first of this host's, times how many the
+/// ranks use. Before the world forms, which takes the devices' memory.
+std::optional<DeviceSpeed> measure_devices(const WorkerModule& worker, const comm::WorldMap& map, DeviceKind kind) {
+  const bool has_figures = kind == DeviceKind::kCuda ||  // the emulator's mean nothing
+                           (kind == DeviceKind::kEmulator && env(EnvVar::kEmulatorFigures) == "1");
+  const DeviceEntry* entry = has_figures && map.rank == 0 ? DeviceRegistry::find(to_string(kind)) : nullptr;
+  const int num_devices = entry == nullptr ? 0 : entry->survey().num_devices;
+  if (num_devices == 0) return std::nullopt;
+  try {
+    DeviceSpeed speed = worker.measure_device(kind, map.local_rank());
+    const int num_used = std::min(map.ranks_on_host(), num_devices) * map.num_hosts();
+    std::cerr << fmt::format("each of {} device(s) copies {:.0f} GB/s and multiplies bf16 at {:.1f} Tflop/s ({})\n",
+                             num_used, speed.copy_gbps, speed.bf16_gops * 1e-3, speed.bf16_by);
+    speed.copy_gbps *= num_used;
+    speed.bf16_gops *= num_used;
+    return speed;
+  } catch (const Error& error) {
+    log_warn("the device is not measured, so that rates are set beside no limit: {}", error.what());
+    return std::nullopt;
+  }
+}
+
+/// The yardstick: what the cores that the ranks of this host use reach together, times the hosts, while the ranks
+/// idle; or what was measured of devices.
 class Machine {
  public:
-  Machine(const WorkerModule& worker, const comm::WorldMap& map, const parallel::ClusterPlan& plan)
+  Machine(const WorkerModule& worker, const comm::WorldMap& map, const parallel::ClusterPlan& plan,
+          std::optional<DeviceSpeed> devices)
       : worker_(worker),
+        is_cpu_(plan.numerics.device == "cpu"),
+        devices_(std::move(devices)),
         threads_(
             std::clamp(plan.threads * map.ranks_on_host(), 1, static_cast<int>(std::thread::hardware_concurrency()))),
         num_hosts_(map.num_hosts()),
         isa_(plan.numerics.isa) {}
+  /// All 0 where nothing is known of the ranks' devices.
   MachineSpeed measure() const {
+    if (devices_) return {.read_gbps = devices_->copy_gbps, .f32_peak_gops = 0, .bf16_peak_gops = devices_->bf16_gops};
+    if (!is_cpu_) return {};
     MachineSpeed speed = worker_.measure_machine(threads_, isa_);
     speed.read_gbps *= num_hosts_;
     speed.f32_peak_gops *= num_hosts_;
     speed.bf16_peak_gops *= num_hosts_;
     return speed;
   }
+  /// What reached the peak, where that is a choice.
+  std::string peak_by() const { return devices_ ? devices_->bf16_by : ""; }
 
  private:
   const WorkerModule& worker_;
+  bool is_cpu_;
+  std::optional<DeviceSpeed> devices_;
   int threads_;
   int num_hosts_;
   parallel::Isa isa_;
@@ -97,6 +136,7 @@ struct Repetition {
   bench::Sample rate;  // tokens/s
   bench::LoadTimes times;
   bench::RunCosts costs;
+  bench::DeviceGaps gaps;
 };
 
 class EngineBench {
@@ -104,22 +144,24 @@ class EngineBench {
   EngineBench(const EngineBenchOptions& options, const Machine& machine, std::unique_ptr<World> world)
       : options_(options),
         machine_(machine),
-        engine_(engine_options(options), nullptr, std::move(world)),
-        cost_(bench::cost_of(engine_.plan().config, bench::weight_bytes_per_step(engine_.plan()))) {}
+        engine_(engine_options(), nullptr, std::move(world)),
+        cost_(bench::cost_of(engine_.plan())) {}
 
   std::vector<bench::Row> run() {
     const std::vector<Test> tests = tests_of(options_);
     ProgressBar progress("repetitions", static_cast<int64_t>(tests.size()) * options_.repetitions);
     std::vector<bench::Row> rows;
-    for (const Test& test : tests) rows.push_back(run(test, progress));
+    for (const Test& test : tests) run(test, progress, rows);
     return rows;
   }
 
  private:
-  static EngineOptions engine_options(const EngineBenchOptions& options) {
-    EngineOptions engine = options.cluster.engine;
+  EngineOptions engine_options() {
+    EngineOptions engine = options_.cluster.engine;
     engine.prefix_caching = PrefixCaching::kOff;  // the same prompt must be computed again
     engine.max_waiting_jobs = std::numeric_limits<int>::max();
+    engine.probe_interval = kNever;  // a probe is a step without work: no device shall be idle after it
+    engine.on_stage_report = [this](const parallel::StageReport& report) { reports_.add(report); };
     return engine;
   }
 
@@ -128,10 +170,15 @@ class EngineBench {
     bench::LoadShape shape = test.shape;
     shape.new_tokens = std::min(shape.new_tokens, kFewTokens);
     bench::run_load(engine_, shape);
+    take_reports();
+  }
+
+  std::vector<parallel::StageReport> take_reports() {
+    return reports_.take(engine_.plan().layout.pp, engine_.stats().last_step, Deadline::after(kReportPatience));
   }
 
   /// Repeats until enough repetitions saw a steady machine, at most twice as often as asked.
-  bench::Row run(const Test& test, ProgressBar& progress) {
+  void run(const Test& test, ProgressBar& progress, std::vector<bench::Row>& rows) {
     warm_up(test);
     std::vector<Repetition> repetitions;
     std::vector<bench::Sample> rates;
@@ -140,8 +187,9 @@ class EngineBench {
     bench::Selection selection;
     do {
       const EngineStats stats = engine_.stats();
-      Repetition repetition{.rate = {}, .times = bench::run_load(engine_, test.shape), .costs = {}};
-      const MachineSpeed after = machine_.measure();  // meanwhile the last step's reports arrive
+      Repetition repetition{.rate = {}, .times = bench::run_load(engine_, test.shape), .costs = {}, .gaps = {}};
+      repetition.gaps = bench::gaps_of(take_reports());
+      const MachineSpeed after = machine_.measure();
       const double seconds = repetition.times.seconds;
       repetition.rate = {static_cast<double>(test.num_tokens()) / seconds, before.read_gbps, after.read_gbps};
       repetition.costs = bench::costs_of(stats, engine_.stats(), seconds, test.num_tokens());
@@ -156,7 +204,8 @@ class EngineBench {
              static_cast<int>(repetitions.size()) < 2 * options_.repetitions);
     num_done_ += options_.repetitions;
     say_what_was_dropped(test, selection, repetitions.size());
-    return make_row(test, repetitions, selection, peak);
+    rows.push_back(make_row(test, repetitions, selection, peak));
+    add_gaps(test, repetitions, selection, rows);
   }
 
   /// Repetitions that count, less those kept only because none was steady.
@@ -188,17 +237,13 @@ class EngineBench {
       overheads.push_back(repetition.costs.overhead_us_per_token);
       coordinator.push_back(repetition.costs.coordinator_us_per_token);
     }
-    const parallel::ClusterPlan& plan = engine_.plan();
-    bench::Row row = bench::make_row(test.name(), "tok/s", rates);
-    row.threads = plan.threads;
-    row.tp = plan.layout.tp;
-    row.pp = plan.layout.pp;
-    row.numerics_class = plan.numerics.to_string();
-    if (plan.numerics.device == "cpu") {  // the host's figures say nothing of a GPU
-      row.read_gbps = bench::mean(reads);
-      if (peak_gops > 0) row.peak_gops = peak_gops;  // no instruction set, no peak to measure
-      if (!fractions.empty()) row.fraction = bench::mean(fractions);
+    bench::Row row = of_plan(bench::make_row(test.name(), "tok/s", rates));
+    if (const double read_gbps = bench::mean(reads); read_gbps > 0) row.read_gbps = read_gbps;
+    if (peak_gops > 0) {  // no instruction set, no peak to measure
+      row.peak_gops = peak_gops;
+      row.peak_by = machine_.peak_by();
     }
+    if (!fractions.empty()) row.fraction = bench::mean(fractions);
     row.extra = {{"streams", test.shape.streams},
                  {"comm_share", bench::mean(comm_shares)},
                  {"bubble", bench::mean(bubbles)},
@@ -212,6 +257,26 @@ class EngineBench {
     return row;
   }
 
+  bench::Row of_plan(bench::Row row) const {
+    const parallel::ClusterPlan& plan = engine_.plan();
+    row.threads = plan.threads;
+    row.tp = plan.layout.tp;
+    row.pp = plan.layout.pp;
+    row.numerics_class = plan.numerics.to_string();
+    return row;
+  }
+
+  /// A row more where devices told how long they had nothing to do between steps.
+  void add_gaps(const Test& test, const std::vector<Repetition>& repetitions, const bench::Selection& selection,
+                std::vector<bench::Row>& rows) const {
+    bench::DeviceGaps gaps;
+    for (const size_t i : selection.kept) gaps.add(repetitions[i].gaps);
+    if (gaps.gaps_us.empty()) return;
+    bench::Row row = of_plan(bench::make_row(test.name() + " gap", "us", gaps.gaps_us));
+    row.extra = {{"streams", test.shape.streams}, {"device_idle", gaps.idle_share()}};
+    rows.push_back(std::move(row));
+  }
+
   /// Tokens/s; 0: not known.
   double limit_of(const Test& test, double read_gbps, double peak_gops) const {
     if (test.kind == Test::Kind::kPrefill) return bench::prefill_limit(cost_, test.shape.prompt_tokens, peak_gops);
@@ -219,11 +284,16 @@ class EngineBench {
   }
 
   double peak_of(const MachineSpeed& speed) const {
-    return engine_.plan().numerics.isa == parallel::Isa::kAvx512Bf16 ? speed.bf16_peak_gops : speed.f32_peak_gops;
+    const parallel::NumericsClass& numerics = engine_.plan().numerics;
+    // 16-bit types of either kind go through a device's tensor cores at one rate.
+    const bool is_bf16 =
+        numerics.device == "cpu" ? numerics.isa == parallel::Isa::kAvx512Bf16 : numerics.compute != DType::kF32;
+    return is_bf16 ? speed.bf16_peak_gops : speed.f32_peak_gops;
   }
 
   const EngineBenchOptions& options_;
   const Machine& machine_;
+  bench::ReportLog reports_;  // the engine tells it until it has gone
   Engine engine_;
   bench::ModelCost cost_;
   int64_t num_done_ = 0;
@@ -288,8 +358,10 @@ int run_bench_engine(int argc, char** argv, const WorkerModule& worker) {
   const EngineBenchOptions bench_options = read_options(arguments);
   const auto session = comm::MpiSession::start();
   init_log(bench_options.cluster.log_level, fmt::format("rank {}", session->rank()));
-  return run_hosted(*session, worker, bench_options.cluster.request, [&](std::unique_ptr<World> world) {
-    const Machine machine(worker, session->map(), world->plan());
+  const ClusterRequest& request = bench_options.cluster.request;
+  const auto devices = measure_devices(worker, session->map(), request.device.value_or(best_device()));
+  return run_hosted(*session, worker, request, [&](std::unique_ptr<World> world) {
+    const Machine machine(worker, session->map(), world->plan(), devices);
     const std::vector<bench::Row> rows = EngineBench(bench_options, machine, std::move(world)).run();
     std::cout << (bench_options.output == Output::kJson ? bench::to_json(rows) + "\n" : bench::to_table(rows))
               << std::flush;

@@ -4,7 +4,7 @@ import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from conftest import run, shared
+from conftest import CHORALE, run, shared
 
 KEYS = ["test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class", "read_gbps", "peak_gops", "fraction"]
 
@@ -43,6 +43,32 @@ def test_engine_alone(stories):
 def test_engine_on_a_device_is_not_set_beside_the_hosts_figures(stories):
     rows = rows_of(run("bench", "engine", "--model", stories, "-p", 4, "-n", 0, "-r", 1, "--device", "emulator", "--json"))
     assert [rows["pp4"][key] for key in ("read_gbps", "peak_gops", "fraction")] == [None, None, None]
+    assert "peak_by" not in rows["pp4"]
+
+
+def test_engine_on_a_device_tells_the_gaps_between_steps(stories):
+    flags = ("bench", "engine", "--model", stories, "-p", 4, "-n", 4, "-b", "1,2", "-r", 2, "--device", "emulator")
+    rows = rows_of(run(*flags, "--json"))
+    assert list(rows) == ["pp4", "tg4", "tg4 gap", "tg4x2", "tg4x2 gap"]  # a prompt is one step
+    for name in ("tg4 gap", "tg4x2 gap"):
+        assert rows[name]["unit"] == "us" and rows[name]["n"] >= 2 * 3 and 0 < rows[name]["device_idle"] < 1
+        assert [rows[name][key] for key in ("read_gbps", "peak_gops", "fraction")] == [None, None, None]
+    assert "device_idle" in run(*flags).stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("library,by", [(None, "own"), ("right", "cublaslt-13.1.0")])
+def test_engine_sets_what_a_device_did_beside_what_it_can(stories, library, by):
+    """As on a GPU; the emulator's figures mean nothing, so a variable that only tests know must ask for them."""
+    env = {"CHORALE_EMULATOR_FIGURES": "1"}
+    if library:
+        env["CHORALE_CUBLASLT_PATH"] = str(CHORALE.parent / f"fake_libraries/libfake_{library}.so")
+    done = run("bench", "engine", "--model", stories, "-p", 4, "-n", 2, "-r", 1, "--dtype", "bf16", "--tp", 2, "--device", "emulator", "--json",
+               ranks=2, env=env)
+    rows = rows_of(done)
+    assert f"each of 1 device(s) copies {rows['pp4']['read_gbps']:.0f} GB/s" in done.stderr
+    for row in (rows["pp4"], rows["tg2"]):
+        assert row["read_gbps"] > 0 and row["peak_gops"] > 0 and row["fraction"] > 0 and row["peak_by"] == by
+    assert rows["tg2 gap"]["fraction"] is None
 
 
 @pytest.mark.parametrize("tp,pp", [(2, 1), (1, 2)])

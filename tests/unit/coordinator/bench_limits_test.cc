@@ -8,7 +8,7 @@
 namespace chorale::coordinator::bench {
 namespace {
 
-ModelCost cost_of_1_1b() { return cost_of(test::llama_1_1b_config(), 2.07e9); }
+ModelCost cost_of_1_1b() { return cost_of(test::llama_1_1b_config(), 2.07e9, 0); }
 
 TEST(ModelCost, AgreesWithTheCountByHand) {
   const ModelCost cost = cost_of_1_1b();
@@ -21,6 +21,30 @@ TEST(DecodeLimit, IsBandwidthForOneStreamAndThePeakForMany) {
   EXPECT_NEAR(decode_limit(cost, 1, 64, 35, 468), 16.9, 0.1);
   EXPECT_NEAR(decode_limit(cost, 8, 64, 35, 468), 8 * 16.9, 1);
   EXPECT_LT(decode_limit(cost, 64, 64, 35, 468), 230);
+}
+
+TEST(DecodeLimit, CountsTheKeysOfEveryStream) {
+  ModelCost cost = cost_of_1_1b();
+  cost.kv_bytes_per_key = 1e6;
+  // 2.07 GB of weights and 8 x 1000 keys of 1 MB at 1 TB/s, no limit of the peak.
+  EXPECT_NEAR(decode_limit(cost, 8, 1000, 1000, 0), 8 / (10.07e9 / 1e12), 1e-6);
+}
+
+TEST(ModelCost, OfAPlanCountsWhatAllRanksRead) {
+  parallel::ClusterPlan plan;
+  plan.config = test::llama_1_1b_config();
+  plan.config.architecture = "toy";  // what these tests know the weights of
+  plan.numerics.compute = plan.numerics.cache = DType::kBF16;
+  const auto cost = [&](int tp, int pp) {
+    plan.layout = parallel::make_layout(plan.config, {.tp = tp, .pp = pp});
+    return cost_of(plan);
+  };
+  EXPECT_EQ(cost(1, 1).kv_bytes_per_key, 22.0 * 2 * 4 * 64 * 2);  // layers, K and V, KV heads, head_dim, bf16
+  EXPECT_EQ(cost(2, 2).kv_bytes_per_key, cost(1, 1).kv_bytes_per_key);
+  EXPECT_EQ(cost(8, 1).kv_bytes_per_key, 2 * cost(1, 1).kv_bytes_per_key);  // two ranks read each KV head
+  EXPECT_GT(cost(1, 1).weight_bytes_per_step, 0);
+  EXPECT_EQ(cost(1, 2).weight_bytes_per_step, cost(1, 1).weight_bytes_per_step);
+  EXPECT_GE(cost(2, 1).weight_bytes_per_step, cost(1, 1).weight_bytes_per_step);
 }
 
 TEST(PrefillLimit, IsThePeakOverTheOperationsOfAToken) { EXPECT_NEAR(prefill_limit(cost_of_1_1b(), 512, 468), 236, 1); }

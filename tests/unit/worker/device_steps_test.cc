@@ -99,6 +99,43 @@ TEST_P(CudaSteps, NameTheStepWhoseDeadlinePassed) {
   }
 }
 
+TEST_P(CudaSteps, ReportHowLongTheDeviceHadNothingToDo) {
+  Rank rank(model_, GetParam());
+  std::optional<Deadline::Clock::time_point> answered;
+  for (const parallel::StepPlan& plan : Planner(jobs_, {}, rank.plan().num_kv_blocks).make()) {
+    const auto given = Deadline::Clock::now();
+    rank.runner().enqueue(plan);
+    const uint32_t gap = rank.runner().finish().report->gap_ns;
+    const auto now = Deadline::Clock::now();
+    if (!answered) {
+      EXPECT_EQ(gap, parallel::StageReport::kNoGap);
+    } else {  // nobody gave it work between the answer and the next step
+      EXPECT_NE(gap, parallel::StageReport::kNoGap);
+      constexpr int64_t kClocksDiffer = 5000;
+      EXPECT_GE(gap + kClocksDiffer, std::chrono::nanoseconds(given - *answered).count());
+    }
+    answered = now;
+  }
+}
+
+// A gap begins where the step before ends: neither that step nor what held it back counts.
+TEST_P(CudaSteps, ReportGapsBetweenStepsThatWereGivenTogether) {
+  if (test_device_kind() != DeviceKind::kEmulator) GTEST_SKIP() << "holds back a stream of the emulator";
+  Rank rank(model_, GetParam());
+  const std::vector<parallel::StepPlan> plans = Planner(jobs_, {}, rank.plan().num_kv_blocks).make();
+  const auto given = Deadline::Clock::now();
+  {
+    Gate gate(rank.device());
+    gate.hold_back(rank.stream());
+    for (size_t i : {0, 1}) rank.runner().enqueue(plans[i]);
+  }
+  std::vector<parallel::StageReport> reports;
+  for (int i = 0; i < 2; ++i) reports.push_back(*rank.runner().finish().report);
+  const std::chrono::duration<double, std::nano> all = Deadline::Clock::now() - given;
+  EXPECT_LE(reports[1].gap_ns, all.count() - 1e3 * (reports[0].compute_us - 1 + reports[1].compute_us - 1));
+  for (const parallel::StepPlan& plan : std::span(plans).subspan(2)) rank.runner().run(plan);  // events are used again
+}
+
 TEST_P(CudaSteps, ReportTheTimeOfTheDevice) {
   Rank rank(model_, GetParam());
   for (const parallel::StepPlan& plan : Planner(jobs_, {}, rank.plan().num_kv_blocks).make()) {
