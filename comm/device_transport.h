@@ -34,14 +34,18 @@ class DeviceTransport : public StreamWatch {
   virtual void all_gather(ByteSpan all, std::span<const size_t> offsets, Stream& stream, Deadline deadline) = 0;
   /// In place, in whatever order the library adds: for `--answer fast` only.
   virtual void all_reduce_sum(std::span<float> values, Stream& stream, Deadline deadline) = 0;
+
+  /// Makes it anew, with all members, as it was made first: after a call was refused while a graph was captured, which
+  /// may leave it unusable for that rank, and the ranks with different counts of calls. REQUIRES: no work of it under
+  /// way, and no graph of it left.
+  virtual void renew(Deadline deadline) = 0;
 };
 
 struct DeviceGroup {
-  Communicator& host;        // how members meet to make it; over host memory
+  Communicator& host;        // how members meet to make it; over host memory. Outlives it
   std::vector<int> members;  // ranks of `host`, the caller among them, in the order of the group
   std::string label;         // "stage 1", for messages
-  Device& device;
-  Stream& stream;  // where it is tried once, so that later calls find all connections made
+  int max_ctas = 0;          // thread blocks of a GPU for its work; 0: as many as the library thinks right
   Deadline deadline;
 };
 
@@ -49,7 +53,8 @@ struct DeviceTransportEntry {
   std::string_view name;  // "nccl"
   /// What a rank on such a device has; "" where it cannot take part.
   std::string (*version)(DeviceKind kind) = nullptr;
-  /// Collective over the members. Throws Error{kUnsupported | kDeadlineExceeded | kPeerLost | kSystem}.
+  /// Collective over the members. Connections may be made by the first calls only (worker/transport_warm_up.h). Throws
+  /// Error{kUnsupported | kDeadlineExceeded | kPeerLost | kSystem}.
   std::unique_ptr<DeviceTransport> (*make)(const DeviceGroup& group) = nullptr;
 };
 using DeviceTransportRegistry = Registry<DeviceTransportEntry>;

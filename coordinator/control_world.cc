@@ -15,10 +15,10 @@ namespace {
 using comm::LinkEvent;
 using comm::MessageType;
 using parallel::WorkerFault;
+using parallel::kLoadDeadline;
 using parallel::WorkerHello;
 
 constexpr std::chrono::milliseconds kAskWhetherGivenUp{200};
-constexpr std::chrono::minutes kLoadDeadline{30};
 constexpr size_t kMaxInboxBytes = 2 * comm::kMaxFramePayload;  // the largest answer, and as much again
 constexpr double kMiB = 1024.0 * 1024.0;
 

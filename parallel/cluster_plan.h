@@ -2,6 +2,7 @@
 // link. With step_plan.h it is the whole protocol between coordinator and workers. Immutable once made.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -47,6 +48,9 @@ struct WorkerHello {
 
 /// Whether devices replay decode steps that they recorded at start.
 enum class CudaGraphs : uint8_t { kOff, kOn };
+
+/// For ranks to load their weights: how long the coordinator, and ranks that are done, wait for the slowest.
+constexpr std::chrono::minutes kLoadDeadline{30};
 
 struct ClusterPlan {
   uint64_t epoch = 0;

@@ -8,7 +8,6 @@
 
 namespace chorale::worker {
 namespace {
-constexpr std::chrono::minutes kCaptureDeadline{2};
 constexpr int64_t kAlignment = 4;  // arrays begin at multiples of 16 bytes
 
 int64_t splits_of(int64_t blocks) { return (blocks * kBlockTokens + kSplitKeys - 1) / kSplitKeys; }
@@ -94,7 +93,7 @@ DecodeGraphs::Ready DecodeGraphs::load(const Batch& batch, const std::vector<int
   return {*bucket.graph, hidden(batch.num_tokens()), logits(bucket, batch.num_tokens())};
 }
 
-void DecodeGraphs::run_body(const Bucket& bucket, const Body& body) {
+void DecodeGraphs::run_body(const Bucket& bucket, const Body& body, Deadline deadline) {
   Batch shape;  // layers read sizes from it, and everything else from the arrays
   const auto rows = static_cast<size_t>(bucket.rows);
   shape.positions.resize(rows);
@@ -113,20 +112,27 @@ void DecodeGraphs::run_body(const Bucket& bucket, const Body& body) {
              .split_start = input(bucket.at.split_start),
              .max_splits = static_cast<int>(bucket.rows * splits_of(limits_.max_blocks)),
              .max_query_len = 1},
-            Deadline::after(kCaptureDeadline)};
+            deadline};
   body(step, input(bucket.at.sources), hidden(bucket.rows), logits(bucket, bucket.rows));
 }
 
-void DecodeGraphs::capture(const Body& body, const std::function<void(int64_t done, int64_t total)>& progress) {
-  const auto total = static_cast<int64_t>(buckets_.size());
-  int64_t done = 0;
-  // The largest first: scratch does not grow any more while the others are captured.
+// The largest first, both: scratch does not grow any more while the others run.
+void DecodeGraphs::rehearse(const Body& body, Deadline deadline) {
   for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
     const std::vector<int32_t> nothing = packed(*bucket, {}, {});
     op_.staging->copy(inputs_.view().data, nothing.data(), nothing.size() * sizeof(int32_t));
-    run_body(*bucket, body);
-    stream_.synchronize(Deadline::after(kCaptureDeadline));
-    bucket->graph = stream_.capture([&] { run_body(*bucket, body); });
+    run_body(*bucket, body, deadline);
+    stream_.synchronize(deadline);
+  }
+}
+
+void DecodeGraphs::capture(const Body& body, const std::function<void(int64_t done, int64_t total)>& progress,
+                           Deadline deadline) {
+  const auto total = static_cast<int64_t>(buckets_.size());
+  int64_t done = 0;
+  for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
+    std::unique_ptr<Graph> graph = stream_.capture([&] { run_body(*bucket, body, deadline); });
+    bucket->graph = std::move(graph);
     progress(++done, total);
   }
 }

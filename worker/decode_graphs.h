@@ -29,13 +29,20 @@ class DecodeGraphs {
   /// empty in graphs that compute none.
   using Body = std::function<void(Step& step, const int32_t* sources, MatrixView hidden, MatrixView logits)>;
 
+  /// Of a graph of so many rows: what load() copies at most.
+  static size_t input_bytes(int64_t rows, int64_t max_blocks) {
+    return static_cast<size_t>(layout_of(rows, max_blocks).end) * sizeof(int32_t);
+  }
+
   /// Memory for the inputs and outputs of all graphs; nothing is captured yet.
   DecodeGraphs(OpContext& op, const DeviceStream& where, const Limits& limits);
 
-  /// Runs the body once for each number of rows, without effect on any sequence (so that the device has loaded all
-  /// kernels), and captures it. `progress` is called after each with what is done and what there is. Collective where
-  /// the body is.
-  void capture(const Body& body, const std::function<void(int64_t done, int64_t total)>& progress);
+  /// Runs the body once for each number of rows, without effect on any sequence, so that the device has loaded all
+  /// kernels and scratch has grown. Collective where the body is: an error is that of a step.
+  void rehearse(const Body& body, Deadline deadline);
+  /// Captures the body for each number of rows: the device does nothing, and no rank waits for another. `progress` is
+  /// called after each with what is done and what there is. After an error this is of no use any more.
+  void capture(const Body& body, const std::function<void(int64_t done, int64_t total)>& progress, Deadline deadline);
 
   /// Whether a graph can run the batch: one row a chunk, and no more of anything than it was made for.
   bool takes(const Batch& batch) const;
@@ -65,7 +72,7 @@ class DecodeGraphs {
   MatrixView hidden(int64_t rows) const;
   MatrixView logits(const Bucket& bucket, int64_t rows) const;
   std::vector<int32_t> packed(const Bucket& bucket, const Batch& batch, const std::vector<int32_t>& sources) const;
-  void run_body(const Bucket& bucket, const Body& body);
+  void run_body(const Bucket& bucket, const Body& body, Deadline deadline);
 
   OpContext& op_;
   Stream& stream_;

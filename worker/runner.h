@@ -100,6 +100,7 @@ class StageRunner {
   void leave(const parallel::StepPlan& plan, Step& step, MatrixView hidden, MatrixView logits, StepInFlight& entry);
   bool can_capture() const;
   void capture_graphs();
+  bool agree_on_graphs(const std::string& failure, Deadline deadline);
   void start_samplers(const parallel::StepPlan& plan);
   void await_sources(const parallel::StepPlan& plan);
   void note_sampled(const parallel::StepPlan& plan, Deadline deadline);

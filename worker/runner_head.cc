@@ -18,11 +18,6 @@ using parallel::SampledToken;
 using parallel::SequenceChunk;
 using parallel::StepPlan;
 using parallel::StepResult;
-
-// Rows of logits that stand in memory at once: prompt log-probabilities of a long prompt would need gigabytes
-// otherwise.
-constexpr int64_t kSlabRows = 32;
-
 }  // namespace
 
 struct StageRunner::HeadRow {

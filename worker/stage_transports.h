@@ -17,7 +17,8 @@ struct StageTransports {
   std::unique_ptr<comm::DeviceTransport> ids;       // {stage 0, the leader of the last}: of several stages
 };
 
-/// Collective over the world, where the plan says NCCL; else nothing. Throws what DeviceTransportEntry::make throws.
+/// Collective over the world, where the plan says NCCL; else nothing. Each has done once what steps will ask of it
+/// (transport_warm_up.h). Throws what DeviceTransportEntry::make throws.
 StageTransports make_stage_transports(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world,
                                       const DeviceStream& where, Deadline deadline);
 

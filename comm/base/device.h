@@ -84,7 +84,10 @@ class Stream {
   /// value, copies, fills, events that order it within itself. `work` must neither synchronise nor allocate, host
   /// memory that it copies must be pinned, and all memory that it names must live as long as the graph. (The CPU, which
   /// has no graphs, keeps `work` and calls it at each launch.)
+  /// Where `work` throws, so does this: what was recorded is dropped, and the stream works as before.
   virtual std::unique_ptr<Graph> capture(std::function<void()> work) = 0;
+  /// Whether it records now: inside `work`.
+  virtual bool is_capturing() const = 0;
   virtual void* native() const = 0;  // cudaStream_t; the emulator's: comm/base/emulator_stream.h
 
   /// Asked by whoever waits for this stream, and named where the wait ends at its deadline. It must outlive the stream

@@ -95,6 +95,9 @@ class EmulatorStream : public Stream {
                          void (*release)(void*)) {
       static_cast<Handle*>(self)->stream->push(ForeignWork(operation, context, release));
     };
+    handle_.is_capturing = [](ChoraleEmulatorStream* self) {
+      return static_cast<int>(static_cast<Handle*>(self)->stream->is_capturing());
+    };
   }
 
   void copy(void* to, const void* from, size_t bytes, CopyKind kind) override {
@@ -155,6 +158,7 @@ class EmulatorStream : public Stream {
     recording_ = nullptr;
     return std::make_unique<EmulatorGraph>(std::move(recording));
   }
+  bool is_capturing() const override { return recording_ != nullptr; }
   void* native() const override { return const_cast<Handle*>(&handle_); }
 
   void push(EmulatorQueue::Work work) {

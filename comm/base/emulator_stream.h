@@ -13,4 +13,6 @@ typedef struct ChoraleEmulatorStream {
   /* Returns at once. `release` (may be NULL) is called with `context` when the work will not be done again. */
   void (*enqueue)(struct ChoraleEmulatorStream* self, ChoraleOperation operation, void* context,
                   void (*release)(void* context));
+  /* 1 while the stream's work is recorded instead of done. */
+  int (*is_capturing)(struct ChoraleEmulatorStream* self);
 } ChoraleEmulatorStream;

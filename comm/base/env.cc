@@ -26,6 +26,13 @@ std::string_view env_name(EnvVar variable) {
     case EnvVar::kCublasLtPath: return "CHORALE_CUBLASLT_PATH";
     case EnvVar::kNcclPath: return "CHORALE_NCCL_PATH";
     case EnvVar::kNcclCommBlocking: return "NCCL_COMM_BLOCKING";
+    case EnvVar::kNcclMaxCtas: return "NCCL_MAX_CTAS";
+    case EnvVar::kNcclMinCtas: return "NCCL_MIN_CTAS";
+    case EnvVar::kNcclMaxNchannels: return "NCCL_MAX_NCHANNELS";
+    case EnvVar::kNcclMinNchannels: return "NCCL_MIN_NCHANNELS";
+    case EnvVar::kNcclMaxP2pNchannels: return "NCCL_MAX_P2P_NCHANNELS";
+    case EnvVar::kNcclMinP2pNchannels: return "NCCL_MIN_P2P_NCHANNELS";
+    case EnvVar::kNcclNchannelsPerNetPeer: return "NCCL_NCHANNELS_PER_NET_PEER";
     case EnvVar::kEmulatorStreams: return "CHORALE_EMULATOR_STREAMS";
     case EnvVar::kEmulatorFigures: return "CHORALE_EMULATOR_FIGURES";
     case EnvVar::kCudaHome: return "CUDA_HOME";

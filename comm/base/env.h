@@ -18,9 +18,16 @@ enum class EnvVar {
   kCublasLtPath,       // CHORALE_CUBLASLT_PATH: libcublasLt.so.13 or .12, or its folder, instead of looking for it
   kNcclPath,           // CHORALE_NCCL_PATH: libnccl.so.2, or its folder, instead of looking for it
   kNcclCommBlocking,   // NCCL_COMM_BLOCKING=1 is refused: NCCL's calls would wait without a deadline
-  kEmulatorStreams,    // CHORALE_EMULATOR_STREAMS=late: for tests; see comm/base/emulator_queue.h
-  kEmulatorFigures,    // CHORALE_EMULATOR_FIGURES=1: for tests; bench engine measures the emulator as it does a GPU
-  kCudaHome,           // CUDA_HOME, CUDA_PATH: the CUDA toolkit, where libraries are looked for
+  kNcclMaxCtas,        // NCCL_MAX_CTAS, ...: how many thread blocks NCCL takes; where one is set, Chorale says nothing
+  kNcclMinCtas,        // of it
+  kNcclMaxNchannels,   //
+  kNcclMinNchannels,   //
+  kNcclMaxP2pNchannels,      //
+  kNcclMinP2pNchannels,      //
+  kNcclNchannelsPerNetPeer,  //
+  kEmulatorStreams,          // CHORALE_EMULATOR_STREAMS=late: for tests; see comm/base/emulator_queue.h
+  kEmulatorFigures,  // CHORALE_EMULATOR_FIGURES=1: for tests; bench engine measures the emulator as it does a GPU
+  kCudaHome,         // CUDA_HOME, CUDA_PATH: the CUDA toolkit, where libraries are looked for
   kCudaPath,
   kVirtualEnv,   // VIRTUAL_ENV, CONDA_PREFIX: active Python environments; their nvidia-* wheels are looked into
   kCondaPrefix,  //

@@ -63,6 +63,7 @@ class HostStream : public Stream {
   void synchronize(Deadline) override {}
   void synchronize(Event&, Deadline) override {}
   bool is_done(Event&) override { return true; }
+  bool is_capturing() const override { return false; }
   std::unique_ptr<Graph> capture(std::function<void()> work) override {
     return std::make_unique<HostGraph>(std::move(work));
   }

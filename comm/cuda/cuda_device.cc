@@ -119,6 +119,11 @@ class CudaStream : public Stream {
     check_cuda(cudaStreamEndCapture(stream_, &recorded), "cudaStreamEndCapture");
     return std::make_unique<CudaGraph>(recorded);
   }
+  bool is_capturing() const override {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check_cuda(cudaStreamIsCapturing(stream_, &status), "cudaStreamIsCapturing");
+    return status != cudaStreamCaptureStatusNone;  // also one that is spoilt already
+  }
   void* native() const override { return stream_; }
 
  private:

@@ -11,13 +11,14 @@
 
 #include <fmt/ranges.h>
 
+#include "comm/base/env.h"
 #include "comm/base/log.h"
 #include "comm/base/stuck_device.h"
 
 namespace chorale::comm {
 namespace {
 
-constexpr int kIdTag = 0x6e63;  // of the message that names the communicator
+constexpr int kInvitationTag = 0x6e63;
 constexpr std::chrono::seconds kFarewell{1};
 
 /// What failed work may still use: it stays until the process ends, which is soon.
@@ -28,24 +29,52 @@ void leave_behind(void* thing) {
   kThings->push_back(thing);
 }
 
+/// Whether the user says how many thread blocks NCCL takes. NCCL_MAX_CTAS goes before what a program asks for inside
+/// NCCL too, but a smallest number does not, nor channels, which are the same thing by their older name.
+bool user_limits_ctas() {
+  constexpr EnvVar kLimits[] = {EnvVar::kNcclMaxCtas,
+                                EnvVar::kNcclMinCtas,
+                                EnvVar::kNcclMaxNchannels,
+                                EnvVar::kNcclMinNchannels,
+                                EnvVar::kNcclMaxP2pNchannels,
+                                EnvVar::kNcclMinP2pNchannels,
+                                EnvVar::kNcclNchannelsPerNetPeer};
+  return std::ranges::any_of(kLimits, [](EnvVar limit) { return env(limit).has_value(); });
+}
+
+/// What the first rank of a group tells the others.
+struct Invitation {
+  nccl::UniqueId id;
+  int max_ctas = nccl::kUndefined;  // the same on every rank: they lay out their channels alike
+};
+
 class NcclTransport : public DeviceTransport {
  public:
   NcclTransport(const Nccl& library, const DeviceGroup& group)
       : library_(library),
+        group_(group),
         rank_(static_cast<int>(std::ranges::find(group.members, group.host.rank()) - group.members.begin())),
         size_(static_cast<int>(group.members.size())),
         label_(fmt::format("{}: ranks {}", group.label, fmt::join(group.members, ", "))) {
     CHECK_LT(rank_, size_);
   }
 
-  void start(const DeviceGroup& group) {
+  void start(Deadline deadline) {
     begin("start", 0);
+    const Invitation invitation = agree(deadline);
     nccl::Config config;
     config.blocking = 0;
-    const nccl::UniqueId id = agree_on_id(group);
-    check_call(library_.comm_init_rank_config(&comm_, size_, id, rank_, &config));
-    settle(group.deadline);
-    warm_up(group);
+    config.max_ctas = invitation.max_ctas;
+    check_call(library_.comm_init_rank_config(&comm_, size_, invitation.id, rank_, &config));
+    settle(deadline);
+    number_ = 0;
+  }
+
+  void renew(Deadline deadline) override {
+    leave_behind(comm_);  // its memory is the price: to end one that refused a call might hang
+    comm_ = nullptr;
+    is_broken_ = false;
+    start(deadline);
   }
 
   ~NcclTransport() override {
@@ -67,23 +96,23 @@ class NcclTransport : public DeviceTransport {
   std::string name() const override { return "NCCL " + library_.version; }
 
   void send(ConstByteSpan data, int destination, Stream& stream, Deadline deadline) override {
-    begin("send", data.size());
+    begin("send", data.size(), &stream);
     check_call(library_.send(data.data(), data.size(), nccl::kInt8, destination, comm_, stream.native()));
     settle(deadline);
   }
   void recv(ByteSpan data, int source, Stream& stream, Deadline deadline) override {
-    begin("receive", data.size());
+    begin("receive", data.size(), &stream);
     check_call(library_.recv(data.data(), data.size(), nccl::kInt8, source, comm_, stream.native()));
     settle(deadline);
   }
   void broadcast(ByteSpan data, int root, Stream& stream, Deadline deadline) override {
-    begin("broadcast", data.size());
+    begin("broadcast", data.size(), &stream);
     check_call(library_.broadcast(data.data(), data.data(), data.size(), nccl::kInt8, root, comm_, stream.native()));
     settle(deadline);
   }
 
   void all_gather(ByteSpan all, std::span<const size_t> offsets, Stream& stream, Deadline deadline) override {
-    begin("all-gather", all.size());
+    begin("all-gather", all.size(), &stream);
     const auto part = [&](int rank) {
       const size_t first = offsets[static_cast<size_t>(rank)], last = offsets[static_cast<size_t>(rank) + 1];
       return all.subspan(first, last - first);
@@ -110,13 +139,14 @@ class NcclTransport : public DeviceTransport {
   }
 
   void all_reduce_sum(std::span<float> values, Stream& stream, Deadline deadline) override {
-    begin("all-reduce", values.size_bytes());
+    begin("all-reduce", values.size_bytes(), &stream);
     check_call(library_.all_reduce(values.data(), values.data(), values.size(), nccl::kFloat32, nccl::kSum, comm_,
                                    stream.native()));
     settle(deadline);
   }
 
   void check() override {
+    is_captured_ = false;  // who waits for the device does not capture
     nccl::Result state = nccl::kSuccess;
     const nccl::Result result = library_.comm_get_async_error(comm_, &state);
     check_call(result);
@@ -125,59 +155,33 @@ class NcclTransport : public DeviceTransport {
   std::string waiting_for() const override { return number_ == 0 ? std::string() : "last " + describe(); }
 
  private:
-  nccl::UniqueId agree_on_id(const DeviceGroup& group) const {
-    nccl::UniqueId id;
-    const ByteSpan bytes = std::as_writable_bytes(std::span(id.internal));
+  Invitation agree(Deadline deadline) const {
+    Invitation invitation;
+    const ByteSpan bytes = std::as_writable_bytes(std::span(&invitation, 1));
     if (rank_ > 0) {
-      group.host.recv(bytes, group.members.front(), kIdTag, group.deadline);
-      return id;
+      group_.host.recv(bytes, group_.members.front(), kInvitationTag, deadline);
+      return invitation;
     }
-    const nccl::Result result = library_.get_unique_id(&id);
+    const nccl::Result result = library_.get_unique_id(&invitation.id);
     if (result != nccl::kSuccess)
       fail(ErrorCode::kSystem, "{} ({}) cannot open a port for its ranks: {}: {}; see NCCL_SOCKET_IFNAME", name(),
            label_, library_.get_error_string(result), library_.get_last_error(nullptr));
-    for (const int member : group.members)
-      if (member != group.members.front()) group.host.send(bytes, member, kIdTag, group.deadline);
-    return id;
+    // Asked now: NCCL has put what its files say (/etc/nccl.conf) into the environment.
+    if (group_.max_ctas > 0 && !user_limits_ctas()) invitation.max_ctas = group_.max_ctas;
+    for (const int member : group_.members)
+      if (member != group_.members.front()) group_.host.send(bytes, member, kInvitationTag, deadline);
+    return invitation;
   }
 
-  /// Everything that later calls do, once, with all members: connections are made when they are first used.
-  void warm_up(const DeviceGroup& group) {
-    const size_t num_bytes = sizeof(float) * static_cast<size_t>(size_ + 1);
-    auto* memory = static_cast<std::byte*>(group.device.allocate(num_bytes));
-    const auto bytes = [&](int r) { return ByteSpan(memory + sizeof(float) * static_cast<size_t>(r), sizeof(float)); };
-    std::vector<size_t> offsets;
-    for (int r = 0; r <= size_; ++r) offsets.push_back(sizeof(float) * static_cast<size_t>(r));
-    all_gather({memory, offsets.back()}, offsets, group.stream, group.deadline);
-    broadcast(bytes(0), 0, group.stream, group.deadline);
-    all_reduce_sum({reinterpret_cast<float*>(memory), 1}, group.stream, group.deadline);
-    for (int r = 1; r < size_; ++r) {
-      if (rank_ == 0) recv(bytes(r), r, group.stream, group.deadline);
-      if (rank_ == r) send(bytes(r), 0, group.stream, group.deadline);
-      if (rank_ == 0) send(bytes(r), r, group.stream, group.deadline);
-      if (rank_ == r) recv(bytes(r), 0, group.stream, group.deadline);
-    }
-    group.stream.add_watch(*this);
-    try {
-      group.stream.synchronize(group.deadline);
-    } catch (...) {
-      group.stream.remove_watch(*this);
-      leave_behind(memory);  // freeing it would wait for work that hangs
-      give_up();
-      throw;
-    }
-    group.stream.remove_watch(*this);
-    group.device.release(memory, num_bytes);
-    number_ = 0;
-  }
-
+  /// While a graph is captured nothing was given to the device, which works on.
   void give_up() {
     is_broken_ = true;
-    note_stuck_device();
+    if (!is_captured_) note_stuck_device();
   }
-  void begin(const char* operation, size_t bytes) {
+  void begin(const char* operation, size_t bytes, const Stream* stream = nullptr) {
     operation_ = operation;
     bytes_ = bytes;
+    is_captured_ = stream != nullptr && stream->is_capturing();
     ++number_;
   }
   std::string describe() const {
@@ -211,10 +215,12 @@ class NcclTransport : public DeviceTransport {
   }
 
   const Nccl& library_;
+  const DeviceGroup group_;
   const int rank_, size_;
   const std::string label_;
   nccl::Comm comm_ = nullptr;
   bool is_broken_ = false;
+  bool is_captured_ = false;  // what was asked last
   // What was asked last, for messages.
   const char* operation_ = "";
   size_t bytes_ = 0;
@@ -233,7 +239,7 @@ const DeviceTransportRegistry::Add kAdd({"nccl", nccl_version, make});
 
 std::unique_ptr<DeviceTransport> make_nccl_transport(const Nccl& library, const DeviceGroup& group) {
   auto transport = std::make_unique<NcclTransport>(library, group);
-  transport->start(group);
+  transport->start(group.deadline);
   return transport;
 }
 

@@ -223,3 +223,15 @@ def test_a_rank_may_be_lost_while_nccl_starts(model, tmp_path, launcher, says, h
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.mark.parametrize("tp,pp,rank", [(2, 2, 1), (2, 1, 0)])
+def test_a_rank_that_cannot_capture_costs_all_their_graphs_and_no_bit(model, jobs, one_rank, tmp_path, tp, pp, rank):
+    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", tp, "--pp", pp, "--log-level", "info", ranks=tp * pp,
+                             env=library(FAKE_NCCL_FAULT=f"refuse-capture@{rank}"))
+    assert text == one_rank and done.returncode == 0
+    warnings = [line for line in done.stderr.splitlines() if " warn" in line or "--no-cuda-graphs" in line]
+    assert len(warnings) == 1, done.stderr
+    assert f"rank {rank} could not capture them: NCCL 2.28.9 (stage 0: ranks 0, 1) " in warnings[0], warnings
+    assert "the fault that the test asked for (--no-cuda-graphs does not try)" in warnings[0], warnings
+    assert "captured " not in done.stderr

@@ -10,6 +10,8 @@
 //   hang-op:N        the Nth operation of a communicator never ends
 //   error-op:N       likewise, and the communicator reports a remote error
 //   slow:N           each operation takes N milliseconds more
+//   refuse-capture   an operation that is given while a graph is captured is refused, and with it the communicator
+// FAKE_NCCL_LOG names a file that gets a line for each communicator and operation (Communicator::log).
 // FAKE_NCCL_VERSION is what it says it is; compiled with FAKE_MISSING it lacks a function.
 #include <algorithm>
 #include <cstdint>
@@ -28,9 +30,10 @@
 namespace {
 using namespace chorale::nccl;
 using fake_nccl::Communicator;
+using fake_nccl::kInvalidUsage;
 using fake_nccl::kMostRanks;
 
-constexpr Result kSystemError = 2, kInvalidArgument = 4, kInvalidUsage = 5;
+constexpr Result kSystemError = 2, kInvalidArgument = 4;
 
 using Transfer = Communicator::Transfer;
 using Plan = std::function<void(Communicator&, std::vector<Transfer>&)>;
@@ -87,10 +90,21 @@ void enqueue(std::vector<Call> calls) {
   }
 }
 
-Result give(Comm handle, Stream stream, Plan plan, std::function<void()> finish = nullptr) {
+/// What an operation is called, and how many bytes this rank gave it.
+struct Size {
+  const char* operation;
+  size_t bytes;
+};
+
+Result give(Comm handle, Stream stream, Size size, Plan plan, std::function<void()> finish = nullptr) {
   if (handle == nullptr || stream == nullptr) return kInvalidArgument;
   const auto& comm = reinterpret_cast<Handle*>(handle)->comm;
   if (!comm->is_initialised || (group_depth == 0 && comm->polls_left > 0)) return kInvalidUsage;  // not settled
+  auto* emulated = static_cast<ChoraleEmulatorStream*>(stream);
+  const bool is_captured = emulated->is_capturing(emulated) != 0;
+  if (is_captured && comm->refuses_capture()) return kInvalidUsage;
+  if (comm->async_error() != kSuccess) return kInvalidUsage;
+  comm->log(size.operation, size.bytes, is_captured);
   Call call{comm, stream, std::move(plan), std::move(finish)};
   if (group_depth > 0) {
     grouped.push_back(std::move(call));
@@ -153,7 +167,8 @@ const char* ncclGetLastError(Comm comm) { return comm == nullptr ? "" : comm_of(
 Result ncclCommInitRankConfig(Comm* comm, int num_ranks, UniqueId id, int rank, Config* config) {
   if (config->magic != 0xcafebeef || config->blocking != 0) return kInvalidArgument;
   if (num_ranks < 1 || num_ranks > kMostRanks || rank < 0 || rank >= num_ranks) return kInvalidArgument;
-  *comm = reinterpret_cast<Comm>(new Handle{std::make_shared<Communicator>(num_ranks, rank, id)});
+  *comm = reinterpret_cast<Comm>(
+      new Handle{std::make_shared<Communicator>(num_ranks, rank, id, std::max(0, config->max_ctas))});
   return kInProgress;
 }
 
@@ -198,19 +213,19 @@ Result ncclGroupEnd() {
 #endif
 
 Result ncclSend(const void* from, size_t count, int type, int peer, Comm comm, Stream stream) {
-  return give(comm, stream, [=](Communicator&, std::vector<Transfer>& list) {
+  return give(comm, stream, {"send", count * size_of_type(type)}, [=](Communicator&, std::vector<Transfer>& list) {
     list.push_back(transfer(from, count * size_of_type(type), peer, true, kMessage));
   });
 }
 Result ncclRecv(void* to, size_t count, int type, int peer, Comm comm, Stream stream) {
-  return give(comm, stream, [=](Communicator&, std::vector<Transfer>& list) {
+  return give(comm, stream, {"recv", count * size_of_type(type)}, [=](Communicator&, std::vector<Transfer>& list) {
     list.push_back(transfer(to, count * size_of_type(type), peer, false, kMessage));
   });
 }
 
 Result ncclBroadcast(const void* from, void* to, size_t count, int type, int root, Comm comm, Stream stream) {
   const size_t bytes = count * size_of_type(type);
-  return give(comm, stream, [=](Communicator& self, std::vector<Transfer>& list) {
+  return give(comm, stream, {"broadcast", bytes}, [=](Communicator& self, std::vector<Transfer>& list) {
     if (self.rank != root) return list.push_back(transfer(to, bytes, root, false, kBroadcast));
     for (int r = 0; r < self.num_ranks; ++r)
       if (r != root) list.push_back(transfer(from, bytes, r, true, kBroadcast));
@@ -219,8 +234,9 @@ Result ncclBroadcast(const void* from, void* to, size_t count, int type, int roo
 }
 
 Result ncclAllGather(const void* from, void* to, size_t count, int type, Comm comm, Stream stream) {
-  return give(comm, stream, [=](Communicator& self, std::vector<Transfer>& list) {
-    exchange(self, from, count * size_of_type(type), static_cast<std::byte*>(to), kGather, list);
+  const size_t bytes = count * size_of_type(type);
+  return give(comm, stream, {"all-gather", bytes}, [=](Communicator& self, std::vector<Transfer>& list) {
+    exchange(self, from, bytes, static_cast<std::byte*>(to), kGather, list);
   });
 }
 
@@ -229,7 +245,7 @@ Result ncclAllReduce(const void* from, void* to, size_t count, int type, int ope
   const int num_ranks = comm == nullptr ? 0 : comm_of(comm).num_ranks;
   const auto all = std::make_shared<std::vector<float>>(count * static_cast<size_t>(num_ranks));
   return give(
-      comm, stream,
+      comm, stream, {"all-reduce", count * sizeof(float)},
       [=](Communicator& self, std::vector<Transfer>& list) {
         exchange(self, from, count * sizeof(float), reinterpret_cast<std::byte*>(all->data()), kReduce, list);
       },

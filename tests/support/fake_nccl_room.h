@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -27,6 +28,7 @@ using chorale::nccl::kSuccess;
 using chorale::nccl::Result;
 using chorale::nccl::UniqueId;
 
+constexpr Result kInvalidUsage = 5;
 constexpr int kMostRanks = 16;
 constexpr size_t kChunkBytes = size_t{64} << 10;
 
@@ -48,6 +50,12 @@ inline void futex(std::atomic<uint32_t>& word, int operation, uint32_t value, co
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation, value, timeout, nullptr, 0);
 }
 
+/// Of the MPI world, else of the communicator.
+inline int rank_in_world(int rank) {
+  const char* world_rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  return world_rank == nullptr ? rank : std::atoi(world_rank);
+}
+
 struct Fault {
   std::string name;
   uint64_t number = 0;
@@ -57,8 +65,7 @@ inline Fault fault_of(int rank) {
   if (text == nullptr) return {};
   std::string fault = text;
   if (const size_t at = fault.find('@'); at != std::string::npos) {
-    const char* world_rank = std::getenv("OMPI_COMM_WORLD_RANK");
-    if (std::stoi(fault.substr(at + 1)) != (world_rank == nullptr ? rank : std::atoi(world_rank))) return {};
+    if (std::stoi(fault.substr(at + 1)) != rank_in_world(rank)) return {};
     fault.resize(at);
   }
   const size_t colon = fault.find(':');
@@ -77,8 +84,14 @@ inline OpenNames open_names;
 
 class Communicator {
  public:
-  Communicator(int num_ranks, int rank, const UniqueId& id)
-      : num_ranks(num_ranks), rank(rank), name_("/fake_nccl_" + std::string(id.internal)), fault_(fault_of(rank)) {}
+  Communicator(int num_ranks, int rank, const UniqueId& id, int max_ctas)
+      : num_ranks(num_ranks),
+        rank(rank),
+        max_ctas(max_ctas),
+        name_("/fake_nccl_" + std::string(id.internal)),
+        fault_(fault_of(rank)) {
+    log("init", 0, false);
+  }
   ~Communicator() {
     if (room_ != nullptr) munmap(room_, room_bytes());
   }
@@ -100,6 +113,24 @@ class Communicator {
 
   Result async_error() { return state_.load(); }
   const char* last_error() const { return state_.load() == kSuccess ? "" : "the fault that the test asked for"; }
+  /// Where it must not be captured it is not usable any more either, as the real one.
+  bool refuses_capture() {
+    if (fault_.name == "refuse-capture") state_ = kInvalidUsage;
+    return state_.load() != kSuccess;
+  }
+
+  /// A line for the test: RANK of SIZE MAX_CTAS OPERATION BYTES (of this rank's argument), and whether it is captured.
+  void log(const char* operation, size_t bytes, bool is_captured) const {
+    const char* path = std::getenv("FAKE_NCCL_LOG");
+    if (path == nullptr) return;
+    char line[160];
+    const int length = std::snprintf(line, sizeof line, "%d %d/%d ctas=%d %s %zu %s\n", rank_in_world(rank), rank,
+                                     num_ranks, max_ctas, operation, bytes, is_captured ? "captured" : "-");
+    const int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (fd < 0) return;
+    if (write(fd, line, static_cast<size_t>(length)) != length) std::abort();
+    close(fd);
+  }
   bool is_idle() const { return num_running_.load() == 0; }
 
   /// On a stream's thread: moves the chunks of all transfers of a group until they are through.
@@ -144,7 +175,7 @@ class Communicator {
     Communicator& comm;
   };
 
-  const int num_ranks, rank;
+  const int num_ranks, rank, max_ctas;
   // Of the thread that calls:
   int polls_left = 2;  // before what was asked is admitted to be done
   bool is_initialised = false, is_finalising = false;

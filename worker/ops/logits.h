@@ -12,6 +12,9 @@ namespace chorale::worker {
 
 constexpr int64_t kVocabChunk =
     parallel::kVocabChunk;  // 1024: ids whose (max, sum) are one term; lm_head splits at multiples of it
+/// Rows of logits that stand in memory at once: prompt log-probabilities of a long prompt would need gigabytes
+/// otherwise.
+constexpr int64_t kSlabRows = 32;
 
 /// sum of exp(logit - max) over a range of ids, in 16 virtual lanes.
 struct SoftmaxStats {

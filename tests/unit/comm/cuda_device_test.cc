@@ -127,9 +127,21 @@ TEST_F(CudaDevice, AGraphRepeatsItsWork) {
 }
 
 TEST_F(CudaDevice, AStreamWorksOnAfterACaptureThatThrew) {
-  EXPECT_THROW(stream_->capture([] { fail(ErrorCode::kUnsupported, "not this"); }), Error);
+  PinnedBuffer ones(*device_, 16);
+  std::memset(ones.data(), 1, 16);
   void* memory = device_->allocate(16);
-  EXPECT_EQ(download(memory, 16), std::vector<uint8_t>(16, 0));
+  const auto refuse = [&] {
+    stream_->copy(memory, ones.data(), 16, CopyKind::kHostToDevice);
+    EXPECT_TRUE(stream_->is_capturing());
+    fail(ErrorCode::kUnsupported, "not this");
+  };
+  EXPECT_THROW(stream_->capture(refuse), Error);
+  EXPECT_FALSE(stream_->is_capturing());
+  EXPECT_EQ(download(memory, 16), std::vector<uint8_t>(16, 0)) << "what was recorded was done";
+  const auto graph = stream_->capture([&] { stream_->copy(memory, ones.data(), 16, CopyKind::kHostToDevice); });
+  graph->launch(*stream_);
+  stream_->synchronize(soon());
+  EXPECT_EQ(download(memory, 16), std::vector<uint8_t>(16, 1));
   device_->release(memory, 16);
 }
 

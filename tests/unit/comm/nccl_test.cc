@@ -18,6 +18,7 @@
 #include "comm/base/stuck_device.h"
 #include "comm/base/tensor.h"
 #include "comm/cuda/nccl_transport.h"
+#include "tests/support/nccl_log.h"
 
 namespace chorale::comm {
 namespace {
@@ -25,9 +26,6 @@ namespace {
 using testing::HasSubstr;
 
 const std::string kFolder = CHORALE_FAKE_LIBRARIES;
-// Operations that a communicator of two does when it is made: the next is its first own.
-constexpr int kWarmUp = 5;
-
 class Environment {
  public:
   Environment(const char* name, const std::string& value) : name_(name) { setenv(name, value.c_str(), 1); }
@@ -67,6 +65,7 @@ struct Rank {
 
 struct WorldOptions {
   int size = 2;
+  int max_ctas = 0;
   Deadline start = soon();
 };
 
@@ -85,7 +84,7 @@ std::vector<std::string> run_ranks(const WorldOptions& options, const std::funct
       std::deque<Tensor> memory;
       try {
         const auto transport =
-            make_nccl_transport(fake(), {*worlds[r], members, "stage 0", *device, *stream, options.start});
+            make_nccl_transport(fake(), {*worlds[r], members, "stage 0", options.max_ctas, options.start});
         stream->add_watch(*transport);
         Rank rank{*worlds[r], *device, *stream, *transport, memory};
         body(rank);
@@ -196,13 +195,6 @@ TEST(NcclFaults, ACommunicatorThatIsNeverReadyEndsAtTheDeadline) {
               "late, hung or gone");
 }
 
-TEST(NcclFaults, AnOperationThatHangsWhenThePeersMeetEndsAtTheDeadline) {
-  const Environment fault("FAKE_NCCL_FAULT", "hang-op:2@1");
-  const auto errors = run_ranks({.start = shortly()}, [](Rank&) {});
-  EXPECT_THAT(errors[0], HasSubstr("deadline passed while waiting for the emulator's work, where peers take part: last "
-                                   "NCCL 2.28.9 (stage 0: ranks 0, 1)"));
-}
-
 void gather(Rank& rank, Deadline deadline) {
   const std::span<float> all = rank.floats(2);
   const std::vector<size_t> offsets{0, 4, 8};
@@ -211,7 +203,7 @@ void gather(Rank& rank, Deadline deadline) {
 }
 
 TEST(NcclFaults, AHungPeerEndsTheWaitAtItsDeadlineAndIsNamed) {
-  const Environment fault("FAKE_NCCL_FAULT", fmt::format("hang-op:{}@1", kWarmUp + 1));
+  const Environment fault("FAKE_NCCL_FAULT", "hang-op:1@1");
   for (const std::string& error : run_ranks({}, [](Rank& rank) { gather(rank, shortly()); })) {
     EXPECT_THAT(error, HasSubstr("deadline exceeded"));
     EXPECT_THAT(error, HasSubstr("NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. 1 of 8 bytes"));
@@ -219,12 +211,58 @@ TEST(NcclFaults, AHungPeerEndsTheWaitAtItsDeadlineAndIsNamed) {
 }
 
 TEST(NcclFaults, AnErrorOfThePeerEndsTheWaitAtOnce) {
-  const Environment fault("FAKE_NCCL_FAULT", fmt::format("error-op:{}", kWarmUp + 1));
+  const Environment fault("FAKE_NCCL_FAULT", "error-op:1");
   for (const std::string& error : run_ranks({}, [](Rank& rank) { gather(rank, soon()); }))
     EXPECT_EQ(error,
               "peer lost: NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. 1 of 8 bytes failed: remote process exited "
               "or there was a network error: the fault that the test asked for");
   EXPECT_TRUE(is_device_stuck()) << "owners of its memory would wait for it";
+}
+
+TEST(NcclFaults, ARefusedCaptureEndsTheCommunicatorUntilItIsMadeAnew) {
+  const Environment fault("FAKE_NCCL_FAULT", "refuse-capture@1");
+  std::atomic<int> num_refused{0};
+  const auto errors = run_ranks({}, [&](Rank& rank) {
+    const std::span<float> values = rank.floats(4);
+    const auto sum = [&] { rank.transport.all_reduce_sum(values, rank.stream, soon()); };
+    try {
+      rank.stream.capture(sum);  // rank 0's is captured
+    } catch (const Error& error) {
+      ++num_refused;
+      EXPECT_EQ(rank.transport.rank(), 1);
+      EXPECT_STREQ(error.what(),
+                   "NCCL 2.28.9 (stage 0: ranks 0, 1) all-reduce no. 1 of 16 bytes failed: invalid usage: the fault "
+                   "that the test asked for");
+      EXPECT_THROW(sum(), Error) << "without a graph, of what refused one";
+    }
+    rank.transport.renew(soon());
+    for (float& value : values) value = static_cast<float>(rank.transport.rank() + 1);
+    sum();
+    rank.stream.synchronize(soon());
+    EXPECT_THAT(values, testing::Each(3.0f));
+  });
+  EXPECT_EQ(errors, kNoErrors2);
+  EXPECT_EQ(num_refused, 1);
+}
+
+TEST(NcclTransport, TakesAsManyThreadBlocksAsAskedUnlessTheUserSaysHowMany) {
+  const auto nothing = [](Rank&) {};
+  const auto seen = [&](int max_ctas) {
+    const test::NcclLog log;
+    EXPECT_EQ(run_ranks({.max_ctas = max_ctas}, nothing), kNoErrors2);
+    std::vector<std::string> lines = log.lines();
+    std::ranges::sort(lines);
+    return lines;
+  };
+  const std::vector<std::string> as_the_library_thinks{"0 0/2 ctas=0 init 0 -", "1 1/2 ctas=0 init 0 -"};
+  EXPECT_EQ(seen(0), as_the_library_thinks);
+  EXPECT_EQ(seen(2), (std::vector<std::string>{"0 0/2 ctas=2 init 0 -", "1 1/2 ctas=2 init 0 -"}));
+  for (const char* name : {"NCCL_MAX_CTAS", "NCCL_MIN_CTAS", "NCCL_MAX_NCHANNELS", "NCCL_MIN_NCHANNELS",
+                           "NCCL_MAX_P2P_NCHANNELS", "NCCL_MIN_P2P_NCHANNELS", "NCCL_NCHANNELS_PER_NET_PEER"}) {
+    const Environment users(name, "8");
+    EXPECT_EQ(seen(2), as_the_library_thinks) << name;
+    EXPECT_STREQ(std::getenv(name), "8");
+  }
 }
 
 TEST(NcclLibrary, IsRefusedWhereItsCallsWouldBlock) {

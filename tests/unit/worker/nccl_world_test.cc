@@ -1,14 +1,19 @@
 // Worlds on the emulator whose ranks, threads here, exchange activations over NCCL (the build's stand-in): the bits of
 // one rank in every layout; sums in the tree's order and in any; hidden rows that travel while host and compute go on.
 #include <dlfcn.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <functional>
 #include <future>
+#include <map>
+#include <set>
 #include <thread>
 
 #include "comm/cuda/nccl_library.h"
+#include "tests/support/nccl_log.h"
 #include "tests/unit/worker/device_test_support.h"
 #include "tests/unit/worker/emulator_gate.h"
 #include "tests/unit/worker/synthetic_model.h"
@@ -25,6 +30,10 @@ using parallel::DeviceComm;
 const bool kIsSet = setenv("CHORALE_NCCL_PATH", CHORALE_FAKE_LIBRARIES "/libfake_nccl.so", 1) == 0;
 
 Deadline soon() { return Deadline::after(std::chrono::seconds(30)); }
+
+void let_go_of_what_hangs() {
+  reinterpret_cast<void (*)()>(dlsym(dlopen(find_nccl()->path.c_str(), RTLD_NOW | RTLD_NOLOAD), "fakeNcclGiveUp"))();
+}
 
 std::vector<Job> jobs() {
   std::vector<Job> list{{.num_tokens = 4},
@@ -62,13 +71,13 @@ TEST(NcclWorlds, GiveTheBitsOfOneRankInEveryLayout) {
 TEST(NcclWorlds, AStepEndsAtItsDeadlineAndNamesTheOperation) {
   const SyntheticModel model(
       {.vocab = 600, .hidden = 48, .intermediate = 128, .heads = 4, .kv_heads = 2, .head_dim = 64});
-  constexpr int kWarmUp = 5;  // operations of a communicator of two before its first own
+  constexpr int kWarmUp = 6;  // operations of a group of two before its first step: sums, logits, ids
   setenv("FAKE_NCCL_FAULT", fmt::format("hang-op:{}@1", kWarmUp + 3).c_str(), 1);
   std::promise<void> ended;
   // When both ranks have thrown, their streams are let go, or the end of each would wait for them.
   std::thread giver([end = ended.get_future()] {
     end.wait_for(std::chrono::seconds(1));
-    reinterpret_cast<void (*)()>(dlsym(dlopen(find_nccl()->path.c_str(), RTLD_NOW | RTLD_NOLOAD), "fakeNcclGiveUp"))();
+    let_go_of_what_hangs();
   });
   std::string error = "none";
   try {
@@ -89,13 +98,112 @@ TEST(NcclWorlds, AStepEndsAtItsDeadlineAndNamesTheOperation) {
   EXPECT_NE(error.find("NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. "), std::string::npos) << error;
 }
 
+TEST(NcclWorlds, GoOnWithoutGraphsWhereOneRankCannotCaptureThem) {
+  const SyntheticModel model(
+      {.vocab = 600, .hidden = 48, .intermediate = 128, .heads = 4, .kv_heads = 2, .head_dim = 64});
+  WorldOptions options{.tp = 2, .compute = DType::kBF16, .device = DeviceKind::kEmulator};
+  const std::vector<Answer> wanted = ThreadWorld(model.path(), options).run(jobs());
+  options.device_comm = DeviceComm::kNccl;
+  const auto captured_by = [](const chorale::test::NcclLog& log, int rank) {
+    return std::ranges::count_if(log.lines(), [rank](const std::string& line) {
+      return line.starts_with(std::to_string(rank)) && line.ends_with(" captured");
+    });
+  };
+  int64_t all = 0;
+  {
+    const chorale::test::NcclLog log;
+    EXPECT_EQ(ThreadWorld(model.path(), options).run(jobs()), wanted);
+    all = captured_by(log, 1);
+    EXPECT_GT(all, 0);
+  }
+  setenv("FAKE_NCCL_FAULT", "refuse-capture@1", 1);
+  const chorale::test::NcclLog log;
+  EXPECT_EQ(ThreadWorld(model.path(), options).run(jobs()), wanted);
+  unsetenv("FAKE_NCCL_FAULT");
+  EXPECT_EQ(captured_by(log, 0), all) << "who can, captures, and drops it";
+  EXPECT_EQ(captured_by(log, 1), 0);
+}
+
+// The sizes of one row, of about 1 MiB and of the largest step (4096 rows of 48 numbers, 8 sequences); nothing else.
+TEST(NcclWarmUp, DoesOnceWhatStepsWillAsk) {
+  const SyntheticModel model({.vocab = 3000, .hidden = 96, .intermediate = 128, .heads = 4, .kv_heads = 2});
+  const ThreadWorld shape(model.path(),
+                          {.tp = 2, .pp = 2, .device = DeviceKind::kEmulator, .device_comm = DeviceComm::kNccl});
+  ASSERT_EQ(shape.plan().config.hidden_size, 96);
+  const chorale::test::NcclLog log;
+  auto worlds = comm::make_threads(4);
+  std::vector<std::thread> threads;
+  for (int r = 0; r < 4; ++r)
+    threads.emplace_back([&, r] {
+      comm::Communicator& world = *worlds[static_cast<size_t>(r)];
+      const auto device = open_device(DeviceKind::kEmulator, 0);
+      const auto stream = device->make_stream();
+      const StageTransports transports =
+          make_stage_transports(shape.plan(), r, world, {device.get(), stream.get()}, soon());
+      world.barrier(soon());
+    });
+  for (std::thread& thread : threads) thread.join();
+
+  // By rank of the communicator, its size, and what it may take.
+  std::map<std::string, std::multiset<std::string>> calls;
+  for (const std::string& line : log.lines()) {
+    const size_t who = line.find(' ') + 1, what = line.find(' ', line.find(' ', who) + 1) + 1;
+    calls[line.substr(who, what - who - 1)].insert(line.substr(what));
+  }
+  const std::multiset<std::string> sums{"all-gather 384 -", "all-gather 524160 -", "all-gather 1572864 -"};
+  const auto with = [](std::multiset<std::string> first, std::multiset<std::string> second) {
+    first.merge(second);
+    return first;
+  };
+  const auto twice = [&with](const std::multiset<std::string>& one) { return with(one, one); };
+  const std::multiset<std::string> init{"init 0 -"};
+  const int64_t slice = shape.plan().layout.vocab_rows[1].size() * 4;  // bytes
+  const std::multiset<std::string> sends{fmt::format("send {} -", slice), fmt::format("send {} -", 32 * slice)},
+      receives{fmt::format("recv {} -", slice), fmt::format("recv {} -", 32 * slice)};
+  EXPECT_EQ(calls["0/2 ctas=0"], with(twice(with(init, sums)), receives)) << "groups of both stages";
+  EXPECT_EQ(calls["1/2 ctas=0"], with(twice(with(init, sums)), sends));
+  EXPECT_EQ(calls["0/2 ctas=2"], twice({"init 0 -", "send 384 -", "send 1048320 -", "send 1572864 -"})) << "links";
+  EXPECT_EQ(calls["1/2 ctas=2"], twice({"init 0 -", "recv 384 -", "recv 1048320 -", "recv 1572864 -"}));
+  for (const char* rank : {"0/3 ctas=1", "1/3 ctas=1", "2/3 ctas=1"})
+    EXPECT_EQ(calls[rank], (std::multiset<std::string>{"init 0 -", "broadcast 4 -", "broadcast 32 -"})) << "ids";
+  EXPECT_EQ(calls.size(), 7u);
+}
+
+TEST(NcclWarmUp, EndsAtItsDeadlineWhereAPeerHangs) {
+  const SyntheticModel model({.vocab = 600, .hidden = 48, .intermediate = 128, .heads = 4, .kv_heads = 2});
+  const ThreadWorld shape(model.path(), {.tp = 2, .device = DeviceKind::kEmulator, .device_comm = DeviceComm::kNccl});
+  setenv("FAKE_NCCL_FAULT", "hang-op:2@1", 1);
+  auto worlds = comm::make_threads(2);
+  std::vector<std::string> errors(2);
+  std::atomic<int> num_left{2};
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < 2; ++r)
+    threads.emplace_back([&, r] {
+      const auto device = open_device(DeviceKind::kEmulator, 0);
+      const auto stream = device->make_stream();
+      try {
+        make_stage_transports(shape.plan(), static_cast<int>(r), *worlds[r], {device.get(), stream.get()},
+                              Deadline::after(std::chrono::milliseconds(200)));
+      } catch (const Error& error) {
+        errors[r] = error.what();
+      }
+      if (--num_left == 0) let_go_of_what_hangs();  // or the ends of streams would wait for it
+      while (num_left > 0) std::this_thread::yield();
+    });
+  for (std::thread& thread : threads) thread.join();
+  unsetenv("FAKE_NCCL_FAULT");
+  for (const std::string& error : errors)
+    EXPECT_THAT(error, testing::HasSubstr("deadline passed while waiting for the emulator's work, where peers take "
+                                          "part: last NCCL 2.28.9 (stage 0: ranks 0, 1)"));
+}
+
 /// One rank of a group over NCCL, with what ops need.
 struct GroupRank {
   explicit GroupRank(comm::Communicator& host_group) : host(host_group) {
     std::vector<int> members;
     for (int r = 0; r < host.size(); ++r) members.push_back(r);
     transport = comm::DeviceTransportRegistry::find("nccl")->make(
-        {.host = host, .members = members, .label = "test", .device = *device, .stream = *stream, .deadline = soon()});
+        {.host = host, .members = members, .label = "test", .deadline = soon()});
   }
   comm::Communicator& host;
   const std::unique_ptr<Device> device = open_device(DeviceKind::kEmulator, 0);

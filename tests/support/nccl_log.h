@@ -1,0 +1,40 @@
+// What the fake NCCL saw (FAKE_NCCL_LOG, tests/support/fake_nccl.cc), for tests in one process.
+#pragma once
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace chorale::test {
+
+/// Lives while the fake writes its log. Thread: one, while no rank runs.
+class NcclLog {
+ public:
+  NcclLog() : path_(std::filesystem::temp_directory_path() / ("chorale_nccl_" + std::to_string(getpid()))) {
+    std::filesystem::remove(path_);
+    setenv("FAKE_NCCL_LOG", path_.c_str(), 1);
+  }
+  ~NcclLog() {
+    unsetenv("FAKE_NCCL_LOG");
+    std::filesystem::remove(path_);
+  }
+  NcclLog(const NcclLog&) = delete;
+  NcclLog& operator=(const NcclLog&) = delete;
+
+  /// Its lines, in the order of the calls of each rank.
+  std::vector<std::string> lines() const {
+    std::vector<std::string> lines;
+    std::ifstream in(path_);
+    for (std::string line; std::getline(in, line);) lines.push_back(line);
+    return lines;
+  }
+
+ private:
+  const std::filesystem::path path_;
+};
+
+}  // namespace chorale::test
