@@ -9,6 +9,7 @@
 #include "worker/layers/linear.h"
 #include "worker/ops/token_ids.h"
 #include "worker/staged_transport.h"
+#include "worker/step_sizes.h"
 #include "worker/thread_pool.h"
 
 namespace chorale::worker {
@@ -92,7 +93,7 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
       where_(where),
       weights_(std::move(weights)),
       scratch_(where.device, first_scratch_bytes(plan, where)),
-      staging_(where ? std::optional<HostStaging>(std::in_place, where) : std::nullopt),
+      staging_(where ? std::optional<HostStaging>(std::in_place, where, max_staged_bytes(plan)) : std::nullopt),
       op_{.device = where.kind(),
           .isa = plan.numerics.isa,
           .pool = pool,

@@ -66,6 +66,8 @@ class StageRunner {
   uint64_t kv_bytes() const;
   /// Tests: steps that were graphs.
   uint64_t num_replayed() const { return num_replayed_; }
+  /// Tests: copies of steps' inputs that had to wait for room.
+  uint64_t num_staging_waits() const { return staging_ ? staging_->num_waits() : 0; }
   const StageWeights& weights() const { return weights_; }
 
   /// Tests: called with every row of logits that the leader of the last stage sees, before sampling.

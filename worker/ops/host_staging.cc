@@ -29,10 +29,11 @@ void HostStaging::enter_next(size_t num_bytes) {
   segment_ = (segment_ + 1) % ring_.size();
   used_ = 0;
   Segment& segment = ring_[segment_];
+  const bool grows = num_bytes > segment.memory.size_bytes();
+  if (grows || (segment.was_left && !where_.stream->is_done(*segment.is_free))) ++num_waits_;
   if (segment.was_left) where_.stream->synchronize(*segment.is_free, Deadline::after(kRingDeadline));
   segment.was_left = false;
-  if (num_bytes > segment.memory.size_bytes())
-    segment.memory = PinnedBuffer(*where_.device, std::max(num_bytes, 2 * segment.memory.size_bytes()));
+  if (grows) segment.memory = PinnedBuffer(*where_.device, std::max(num_bytes, 2 * segment.memory.size_bytes()));
 }
 
 }  // namespace chorale::worker

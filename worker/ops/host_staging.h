@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "comm/base/device.h"
@@ -13,11 +14,15 @@ namespace chorale::worker {
 /// Thread: the rank's compute thread.
 class HostStaging {
  public:
-  /// `num_bytes` of each segment of the ring: more than a usual step copies, so that the steps in flight find room.
-  explicit HostStaging(const DeviceStream& where, size_t num_bytes = size_t{1} << 20);
+  /// `num_bytes` of each segment of the ring: as much as a step copies. Then a step enters one segment at most, and the
+  /// one that it enters was left three steps ago: of two in flight, none waits for it.
+  HostStaging(const DeviceStream& where, size_t num_bytes);
   /// Queues the copy of host values to device memory; `from` is free to reuse when it returns. Waits only when the ring
   /// comes round to a segment that the device has not read yet. Throws Error{kDeadlineExceeded | kSystem}.
   void copy(void* to, const void* from, size_t num_bytes);
+
+  /// Tests: copies that waited for the device, or for a larger segment.
+  uint64_t num_waits() const { return num_waits_; }
 
  private:
   struct Segment {
@@ -31,6 +36,7 @@ class HostStaging {
   std::array<Segment, 4> ring_;
   size_t segment_ = 0;  // being filled
   size_t used_ = 0;     // bytes of it
+  uint64_t num_waits_ = 0;
 };
 
 }  // namespace chorale::worker

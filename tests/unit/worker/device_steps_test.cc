@@ -16,9 +16,10 @@ constexpr std::chrono::seconds kPatience{60};
 /// One rank that is the world.
 class Rank {
  public:
-  Rank(const SyntheticModel& model, parallel::CudaGraphs graphs)
+  Rank(const SyntheticModel& model, parallel::CudaGraphs graphs, WorldOptions options = {})
       : plan_([&] {
-          WorldOptions options{.compute = DType::kBF16, .device = test_device_kind()};
+          options.compute = DType::kBF16;
+          options.device = test_device_kind();
           options.cuda_graphs = graphs;
           return ThreadWorld(model.path(), options).plan();
         }()),
@@ -78,6 +79,31 @@ TEST_P(CudaSteps, AreEnqueuedWhileTheDeviceIsHeldBack) {
   }
   const uint64_t num_decodes = plans.size() / 2 * 2 - 1;  // all but the first
   EXPECT_EQ(rank.runner().num_replayed(), GetParam() == parallel::CudaGraphs::kOn ? num_decodes : 0);
+}
+
+// More than 1 MiB of block tables a step, of which two are in flight: the host prepares the next without waiting.
+TEST(CudaStaging, HasRoomForTheLargestGraphsOfTwoStepsInFlight) {
+  if (test_device_kind() != DeviceKind::kEmulator) GTEST_SKIP() << "holds back a stream of the emulator";
+  constexpr int kSequences = 136;
+  const SyntheticModel model(
+      {.vocab = 64, .hidden = 32, .intermediate = 32, .layers = 1, .heads = 2, .kv_heads = 1, .head_dim = 16});
+  Rank rank(model, parallel::CudaGraphs::kOn, {.max_model_len = 32768, .max_num_seqs = kSequences});
+  ASSERT_GT(DecodeGraphs::input_bytes(kSequences, 2048), size_t{1} << 20);
+  std::vector<Job> jobs;
+  for (int i = 0; i < kSequences; ++i) jobs.push_back({.prompt = {i % 60}, .num_tokens = 11});
+  const std::vector<parallel::StepPlan> plans = Planner(jobs, {}, rank.plan().num_kv_blocks).make();
+  rank.runner().run(plans[0]);
+  for (size_t i = 1; i + 1 < plans.size(); i += 2) {
+    Gate gate(rank.device());
+    gate.hold_back(rank.stream());
+    rank.runner().enqueue(plans[i]);
+    rank.runner().enqueue(plans[i + 1]);
+    gate.open();
+    rank.runner().finish();
+    rank.runner().finish();
+  }
+  EXPECT_EQ(rank.runner().num_replayed(), 11u);
+  EXPECT_EQ(rank.runner().num_staging_waits(), 0u);
 }
 
 TEST_P(CudaSteps, NameTheStepWhoseDeadlinePassed) {
