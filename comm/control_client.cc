@@ -15,8 +15,6 @@
 namespace chorale::comm {
 namespace {
 
-constexpr std::chrono::seconds kLeaveAfterStop{5};  // a worker between steps needs milliseconds
-
 using Clock = Deadline::Clock;
 using ReadResult = ControlConnection::ReadResult;
 
@@ -75,6 +73,10 @@ class ControlClient::Impl {
       message = queue_.pop(deadline);
       if (!message) fail_lost();
     }
+    if (message && message->type == MessageType::kStop) {
+      took_stop_.store(true);
+      wake_up_.ring();
+    }
     return message;
   }
 
@@ -101,7 +103,10 @@ class ControlClient::Impl {
       epoll_event events[2];
       const int count = epoll_wait(epoll_.get(), events, 2, static_cast<int>(std::clamp<int64_t>(left, 0, 60'000)));
       for (int i = 0; i < count && open; ++i) {
-        if (events[i].data.fd == wake_up_.fd()) continue;
+        if (events[i].data.fd == wake_up_.fd()) {
+          wake_up_.clear();
+          continue;
+        }
         if ((events[i].events & EPOLLOUT) != 0) connection_->flush();
         open = read_all();
       }
@@ -143,7 +148,9 @@ class ControlClient::Impl {
     const bool ends_the_link = frame.type == MessageType::kStop || frame.type == MessageType::kRefused;
     if (frame.type < MessageType::kHello && !ends_the_link)
       fail(ErrorCode::kCorrupt, "frame '{}' is out of place", to_string(frame.type));
-    if (ends_the_link && !must_leave_by_) must_leave_by_ = Deadline::after(kLeaveAfterStop);
+    if (ends_the_link) is_ending_ = true;
+    const bool is_clean = frame.type == MessageType::kStop && frame.payload.empty();
+    if (ends_the_link && !is_clean && !must_leave_by_) must_leave_by_ = Deadline::after(options_.lost_end);
     if (!queue_.push({frame.type, std::move(frame.payload)}))
       fail(ErrorCode::kResourceExhausted, "more than {} bytes of messages were not received", options_.max_queue_bytes);
   }
@@ -159,20 +166,24 @@ class ControlClient::Impl {
   }
 
   void lose() {
-    if (!must_leave_by_) {
+    if (!is_ending_) {
       if (options_.on_lost) options_.on_lost(LinkLoss::kBroken, connection_->reason());
       queue_.close();
       return;
     }
     queue_.close();
-    while (!stopping_.load() && !must_leave_by_->expired()) wait_for(wake_up_.fd(), POLLIN, *must_leave_by_);
-    leave_if_overdue();
+    while (!stopping_.load() && !leave_if_overdue()) {
+      wait_for(wake_up_.fd(), POLLIN, must_leave_by_.value_or(Deadline::after(options_.timing.heartbeat)));
+      wake_up_.clear();
+    }
   }
 
-  /// A stop is read between steps only; a step whose peers are gone does not end.
-  void leave_if_overdue() {
-    if (must_leave_by_ && must_leave_by_->expired() && !stopping_.load() && options_.on_lost)
-      options_.on_lost(LinkLoss::kOverdue, "told to stop, but a step did not end");
+  /// A stop is read between steps only; a step whose peers are gone does not end. True: it has called on_lost.
+  bool leave_if_overdue() {
+    if (!must_leave_by_ && took_stop_.load()) must_leave_by_ = Deadline::after(options_.clean_end);
+    if (!must_leave_by_ || !must_leave_by_->expired() || stopping_.load()) return false;
+    if (options_.on_lost) options_.on_lost(LinkLoss::kOverdue, "told to stop, but a step did not end");
+    return true;
   }
 
   const ControlClientOptions options_;
@@ -183,10 +194,12 @@ class ControlClient::Impl {
   WakeUp wake_up_;
   std::thread thread_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> took_stop_{false};  // the owner has received it
 
   // Thread: the link's only.
   Clock::time_point last_heard_;
-  std::optional<Deadline> must_leave_by_;  // after a stop or a refusal
+  bool is_ending_ = false;                 // after a stop or a refusal
+  std::optional<Deadline> must_leave_by_;  // likewise
 };
 
 ControlClient::ControlClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

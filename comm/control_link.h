@@ -13,6 +13,7 @@
 
 #include "comm/base/bytes.h"
 #include "comm/base/deadline.h"
+#include "comm/base/leaving.h"
 #include "comm/control_handshake.h"
 
 namespace chorale::comm {
@@ -99,10 +100,13 @@ struct ControlClientOptions {
   LinkTiming timing;
   size_t max_outbox_bytes = size_t{256} << 20;
   size_t max_queue_bytes = size_t{256} << 20;
-  /// Called on the link's thread: kBroken when the link is lost without a stop or a refusal before, kOverdue when five
-  /// seconds after one this client still lives (its owner hangs in a step whose peers are gone). The worker process
-  /// leaves.
+  /// Called on the link's thread: kBroken when the link is lost without a stop or a refusal before, kOverdue when after
+  /// one this client lives too long. The worker process leaves.
   std::function<void(LinkLoss how, const std::string& reason)> on_lost;
+  /// How long is too long. Counted from when the owner received a stop that ends the world in order: before, it is in a
+  /// step, which has a deadline of its own. And from when a refusal comes, or a stop with a reason (the world is lost):
+  /// the owner may hang in a step whose peers are gone.
+  std::chrono::milliseconds clean_end = kCleanEnd, lost_end = kLostEnd;
 };
 
 /// The worker's end. Thread: send and receive from any thread.
@@ -119,7 +123,7 @@ class ControlClient {
   /// Never blocks. Throws Error{kPeerLost} with the reason when the link is lost.
   void send(MessageType type, std::span<const std::byte> payload);
   /// The next message, or nothing at the deadline; uses no CPU while it waits. The last may be kRefused (payload: the
-  /// coordinator's reason as text). Throws Error{kPeerLost} when the link is lost and what came before was received.
+  /// coordinator's reason as text) or kStop (payload: why the world is lost; empty: it ends in order). Throws Error{kPeerLost} when the link is lost and what came before was received.
   std::optional<Message> receive(Deadline deadline);
 
  private:

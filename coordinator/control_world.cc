@@ -195,7 +195,7 @@ void ControlWorld::lose(const std::string& reason, std::vector<WorldEvent>& even
   if (lost_) return;  // what follows the first loss is its consequence
   lost_ = true;
   events.emplace_back(WorldLost{reason});
-  server_->broadcast(MessageType::kStop, {});  // the others cannot go on without it
+  server_->broadcast(MessageType::kStop, std::as_bytes(std::span(reason)));  // the others cannot go on without it
 }
 
 void ControlWorld::translate(LinkEvent event, std::vector<WorldEvent>& events) {

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "comm/base/leaving.h"
 #include "comm/base/log.h"
 #include "coordinator/engine_core.h"
 
@@ -15,7 +16,7 @@ namespace chorale::coordinator {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::seconds kStopWorld{10};  // for workers to leave
+constexpr std::chrono::seconds kStopWorld = kCleanEnd + kTidyUp;  // for workers to leave
 constexpr std::chrono::seconds kFailJobs{10};   // for the engine thread to notice that drain gave up
 
 struct Submit {

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "comm/base/error.h"
+#include "comm/base/leaving.h"
 #include "comm/base/log.h"
+#include "comm/base/stuck_device.h"
 #include "parallel/device_memory.h"
 #include "worker/device_communicator.h"
 #include "worker/layers/linear.h"
@@ -23,7 +25,6 @@ parallel::Range query_heads(const parallel::ClusterPlan& plan, int rank) {
 }
 
 constexpr size_t kFirstScratchBytes = size_t{1} << 20;
-constexpr std::chrono::seconds kLastWork{10};
 constexpr int kSpareLaps = 2;  // pp + 1 steps are under way, and one more is kept
 
 /// A GPU's scratch is what the coordinator counted for the largest step, taken before anything else can take it. The
@@ -133,6 +134,7 @@ StageRunner::~StageRunner() {
   try {
     where_.stream->synchronize(Deadline::after(kLastWork));
   } catch (const std::exception& error) {
+    note_stuck_device();  // who frees its memory, or ends a communicator, would wait for it again
     log_warn("the device did not end its work: {}", error.what());
   }
 }

@@ -198,7 +198,10 @@ class ControlLoop {
 
   bool take(const comm::Message& message) {
     switch (message.type) {
-      case MessageType::kStop: return false;
+      case MessageType::kStop:
+        // What its device still does waits for peers that are gone. Who hosts the coordinator lets it have its say.
+        if (!message.payload.empty() && !options_.hosts_coordinator) leave_after_others(text_of(message.payload));
+        return false;
       case MessageType::kDrain: return true;  // the coordinator plans no new jobs; steps in flight go on
       case MessageType::kStepPlan: break;
       default: log_warn("a {} message is not for workers", to_string(message.type)); return true;

@@ -12,6 +12,7 @@
 #include <fmt/ranges.h>
 
 #include "comm/base/env.h"
+#include "comm/base/leaving.h"
 #include "comm/base/log.h"
 #include "comm/base/stuck_device.h"
 
@@ -19,7 +20,6 @@ namespace chorale::comm {
 namespace {
 
 constexpr int kInvitationTag = 0x6e63;
-constexpr std::chrono::seconds kFarewell{1};
 
 /// What failed work may still use: it stays until the process ends, which is soon.
 void leave_behind(void* thing) {

@@ -176,6 +176,59 @@ TEST_F(ControlLink, AnEndAfterStopIsNoLoss) {
   EXPECT_FALSE(told.load());
 }
 
+/// Counts what a client's on_lost is called with kOverdue for.
+class Overdue {
+ public:
+  void watch(ControlClientOptions& options) {
+    options.on_lost = [this](LinkLoss how, const std::string&) {
+      if (how != LinkLoss::kOverdue) return;
+      told_.store(true);
+      told_.notify_all();
+    };
+  }
+  void await() const { told_.wait(false); }
+  bool told() const { return told_.load(); }
+
+ private:
+  std::atomic<bool> told_{false};
+};
+
+TEST_F(ControlLink, AWorkerOfALostWorldMayHangInAStepForAShortTimeOnly) {
+  serve();
+  Overdue overdue;
+  ControlClientOptions options = client_options(0);
+  overdue.watch(options);
+  options.lost_end = milliseconds(20);
+  options.clean_end = std::chrono::hours(1);
+  const auto client = ControlClient::connect(options, soon());
+  expect_event(Kind::kJoined, 0);
+  server_->send(0, MessageType::kStop, text("rank 1 is lost"));
+  overdue.await();
+}
+
+// The owner computes for as long as its step may, however late; then it has the time of a clean end, also when the
+// coordinator is gone by then.
+TEST_F(ControlLink, ACleanEndIsTimedFromWhenTheWorkerTakesTheStop) {
+  for (const bool is_closed : {false, true}) {
+    serve();
+    Overdue overdue;
+    ControlClientOptions options = client_options(0);
+    overdue.watch(options);
+    options.clean_end = milliseconds(20);
+    options.timing.heartbeat = milliseconds(20);
+    options.timing.missed_heartbeats = 1000;
+    const auto client = ControlClient::connect(options, soon());
+    expect_event(Kind::kJoined, 0);
+    server_->send(0, MessageType::kStop, {});
+    if (is_closed) server_->close();
+    EXPECT_FALSE(overdue.told());
+    std::this_thread::sleep_for(10 * options.clean_end);  // the step that is under way
+    EXPECT_FALSE(overdue.told());
+    EXPECT_EQ(client->receive(soon())->type, MessageType::kStop);
+    overdue.await();
+  }
+}
+
 TEST_F(ControlLink, AFrameOfAnotherEpochEndsTheLink) {
   serve();
   const Fd frozen = frozen_worker(server_->port());
