@@ -123,7 +123,8 @@ class ControlClient {
   /// Never blocks. Throws Error{kPeerLost} with the reason when the link is lost.
   void send(MessageType type, std::span<const std::byte> payload);
   /// The next message, or nothing at the deadline; uses no CPU while it waits. The last may be kRefused (payload: the
-  /// coordinator's reason as text) or kStop (payload: why the world is lost; empty: it ends in order). Throws Error{kPeerLost} when the link is lost and what came before was received.
+  /// coordinator's reason as text) or kStop (payload: why the world is lost; empty: it ends in order). Throws
+  /// Error{kPeerLost} when the link is lost and what came before was received.
   std::optional<Message> receive(Deadline deadline);
 
  private:

@@ -17,7 +17,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kStopWorld = kCleanEnd + kTidyUp;  // for workers to leave
-constexpr std::chrono::seconds kFailJobs{10};   // for the engine thread to notice that drain gave up
+constexpr std::chrono::seconds kFailJobs{10};                     // for the engine thread to notice that drain gave up
 
 struct Submit {
   JobId id;

@@ -207,6 +207,7 @@ WorkerHello invented_hello(int rank, int num_ranks, std::optional<DeviceKind> wa
   hello.device_arithmetic = opened->arithmetic();
   hello.device_name = opened->name();
   hello.device_identity = opened->identity();
+  hello.device_bus_id = opened->bus_id();
   if (gemm == Gemm::kCublasLt) {
     hello.cublaslt_version = cublaslt_version(device);
     hello.cublaslt_problem = cublaslt_problem(device);

@@ -42,6 +42,7 @@ Bytes WorkerHello::encode() const {
   out.put(device_name);
   out.put(device_free_bytes);
   out.put(device_identity);
+  out.put(device_bus_id);
   out.put(cublaslt_version);
   out.put(cublaslt_problem);
   out.put(nccl_version);
@@ -70,6 +71,7 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   hello.device_name = in.get_string();
   in.get(hello.device_free_bytes);
   hello.device_identity = in.get_string();
+  hello.device_bus_id = in.get_string();
   hello.cublaslt_version = in.get_string();
   hello.cublaslt_problem = in.get_string();
   hello.nccl_version = in.get_string();

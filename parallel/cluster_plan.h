@@ -33,7 +33,8 @@ struct WorkerHello {
   std::string device_arithmetic = "cpu";  // of its numerics class (Device::arithmetic)
   std::string device_name;                // "NVIDIA H200"
   uint64_t device_free_bytes = 0;         // of a device with memory of its own; 0: the host's
-  std::string device_identity;            // ranks of a host that say the same share it
+  std::string device_identity;            // ranks of a host that say the same share its memory (Device::identity)
+  std::string device_bus_id;              // ... are on one GPU, or on parts of one (Device::bus_id)
   std::string cublaslt_version;           // "13.1.0"; empty: it has none that it can use, or did not look
   std::string cublaslt_problem;           // why it has none; empty where it did not look
   std::string nccl_version;               // "2.28.9"; likewise

@@ -21,12 +21,19 @@ std::string find_obstacle(const std::vector<WorkerHello>& hellos) {
   return {};
 }
 
+/// Two ranks on one GPU, which NCCL refuses ("Duplicate GPU detected"): it looks at the PCI address, which the parts of
+/// a GPU (MIG) have in common.
 std::string find_shared_device(const std::vector<WorkerHello>& hellos) {
+  const auto are_same = [](const std::string& a, const std::string& b) { return !a.empty() && a == b; };
   for (size_t i = 0; i < hellos.size(); ++i)
     for (size_t j = i + 1; j < hellos.size(); ++j) {
       const WorkerHello &a = hellos[i], &b = hellos[j];
-      if (!a.device_identity.empty() && a.host == b.host && a.device_identity == b.device_identity)
+      if (a.host != b.host) continue;
+      if (are_same(a.device_identity, b.device_identity))
         return fmt::format("ranks {} and {} on {} share a GPU", a.rank, b.rank, a.host);
+      if (are_same(a.device_bus_id, b.device_bus_id))
+        return fmt::format("ranks {} and {} on {} have parts (MIG) of one GPU, {}, which NCCL takes for one", a.rank,
+                           b.rank, a.host, a.device_bus_id);
     }
   return {};
 }
@@ -50,7 +57,7 @@ DeviceCommChoice choose_device_comm(std::optional<DeviceComm> wanted, const std:
   if (wanted == DeviceComm::kNccl) return {DeviceComm::kNccl, ""};
   const std::string shared = find_shared_device(hellos);
   if (obstacle.empty() && shared.empty()) return {DeviceComm::kNccl, ""};
-  if (hellos.front().device != "cuda") return {};  // nobody expects NCCL there
+  if (hellos.front().device != "cuda" && !obstacle.empty()) return {};  // nobody expects NCCL there
   return {DeviceComm::kMpi,
           fmt::format("activations travel over MPI, by way of the host: {}", obstacle.empty() ? shared : obstacle)};
 }

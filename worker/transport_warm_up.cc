@@ -26,7 +26,9 @@ std::set<size_t> row_counts(size_t row_bytes, int64_t most) {
 class FirstCalls {
  public:
   FirstCalls(DeviceTransport& transport, const DeviceStream& where, size_t num_bytes)
-      : stream_(*where.stream), transport_(transport), memory_(*where.device, DType::kU8, {static_cast<int64_t>(num_bytes)}) {
+      : stream_(*where.stream),
+        transport_(transport),
+        memory_(*where.device, DType::kU8, {static_cast<int64_t>(num_bytes)}) {
     stream_.add_watch(transport_);
   }
   ~FirstCalls() { stream_.remove_watch(transport_); }

@@ -71,6 +71,7 @@ parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions&
   if (map.size > 1) look_for_nccl(hello, device->kind(), options.comm);
   if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
   hello.device_identity = device->identity();
+  hello.device_bus_id = device->bus_id();
   return hello;
 }
 

@@ -115,9 +115,12 @@ class Device {
   virtual std::string name() const = 0;  // "NVIDIA H200"
   /// What decides its arithmetic: "sm_90", "emulator". Part of the numerics class (N10).
   virtual std::string arithmetic() const = 0;
-  /// Tells it from all others of its host ("" where it has no memory of its own): ranks that name the same one share
-  /// it.
+  /// Tells it from all others of its host ("" where it has no memory of its own), whatever its index or name: ranks
+  /// that name the same one share its memory. A GPU's UUID, or that of the part (MIG) that it is.
   virtual std::string identity() const = 0;
+  /// Where the GPU is, or the one that it is a part of: its PCI address, "0000:1b:00.0"; "" likewise. NCCL takes ranks
+  /// at one address for one GPU.
+  virtual std::string bus_id() const = 0;
   virtual DeviceMemory memory() const = 0;
   /// Zeroed, aligned to 256 bytes. Throws Error{kResourceExhausted} that says what was wanted and what is free.
   virtual void* allocate(size_t bytes) = 0;

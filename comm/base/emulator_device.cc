@@ -7,6 +7,8 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "comm/base/emulator_queue.h"
@@ -207,7 +209,15 @@ void EmulatorGraph::launch(Stream& stream) {
 /// Thread: any.
 class EmulatorDevice : public HostDevice {
  public:
-  EmulatorDevice() : HostDevice(DeviceKind::kEmulator) {}
+  /// `place`: "PCI address/UUID" of the GPU that it plays, or empty.
+  explicit EmulatorDevice(const std::string& place) : HostDevice(DeviceKind::kEmulator) {
+    const size_t slash = place.find('/');
+    bus_id_ = place.substr(0, slash);
+    if (slash != std::string::npos) identity_ = place.substr(slash + 1);
+  }
+
+  std::string identity() const override { return identity_; }
+  std::string bus_id() const override { return bus_id_; }
 
   void release(void* memory, size_t) noexcept override {
     free_after_work([memory] { std::free(memory); });
@@ -248,13 +258,28 @@ class EmulatorDevice : public HostDevice {
     free();
   }
 
+  std::string bus_id_, identity_;
   std::mutex mutex_;  // guards what follows
   std::vector<std::weak_ptr<EmulatorQueue::State>> streams_;
   bool is_stuck_ = false;
 };
 
-const DeviceRegistry::Add kAdd({"emulator", DeviceKind::kEmulator, [] { return DeviceSurvey{.num_devices = 1}; },
-                                [](int) -> std::unique_ptr<Device> { return std::make_unique<EmulatorDevice>(); }});
+/// The GPUs that it plays: "PCI address/UUID" of each. By default one that is nowhere, of which every rank has its own.
+std::vector<std::string> places() {
+  std::vector<std::string> list;
+  std::istringstream names(env(EnvVar::kEmulatorDevices).value_or(""));
+  for (std::string name; std::getline(names, name, ',');) list.push_back(name);
+  if (list.empty()) list.emplace_back();
+  return list;
+}
+
+DeviceSurvey survey() { return {.num_devices = static_cast<int>(places().size())}; }
+
+std::unique_ptr<Device> open(int index) {
+  return std::make_unique<EmulatorDevice>(places().at(static_cast<size_t>(index)));
+}
+
+const DeviceRegistry::Add kAdd({"emulator", DeviceKind::kEmulator, survey, open});
 
 }  // namespace
 }  // namespace chorale

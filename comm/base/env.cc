@@ -7,9 +7,10 @@
 namespace chorale {
 namespace {
 
-constexpr EnvVar kShown[] = {EnvVar::kSecret,       EnvVar::kApiKey,   EnvVar::kOmpiWorldSize,
-                             EnvVar::kPmixRank,     EnvVar::kPmiRank,  EnvVar::kOmpiYieldWhenIdle,
-                             EnvVar::kCublasLtPath, EnvVar::kNcclPath, EnvVar::kEmulatorStreams};
+constexpr EnvVar kShown[] = {EnvVar::kSecret,         EnvVar::kApiKey,   EnvVar::kOmpiWorldSize,
+                             EnvVar::kPmixRank,       EnvVar::kPmiRank,  EnvVar::kOmpiYieldWhenIdle,
+                             EnvVar::kCublasLtPath,   EnvVar::kNcclPath, EnvVar::kEmulatorDevices,
+                             EnvVar::kEmulatorStreams};
 
 bool is_secret(EnvVar variable) { return variable == EnvVar::kSecret || variable == EnvVar::kApiKey; }
 
@@ -33,6 +34,7 @@ std::string_view env_name(EnvVar variable) {
     case EnvVar::kNcclMaxP2pNchannels: return "NCCL_MAX_P2P_NCHANNELS";
     case EnvVar::kNcclMinP2pNchannels: return "NCCL_MIN_P2P_NCHANNELS";
     case EnvVar::kNcclNchannelsPerNetPeer: return "NCCL_NCHANNELS_PER_NET_PEER";
+    case EnvVar::kEmulatorDevices: return "CHORALE_EMULATOR_DEVICES";
     case EnvVar::kEmulatorStreams: return "CHORALE_EMULATOR_STREAMS";
     case EnvVar::kEmulatorFigures: return "CHORALE_EMULATOR_FIGURES";
     case EnvVar::kCudaHome: return "CUDA_HOME";

@@ -17,6 +17,7 @@ class HostDevice : public Device {
   std::string name() const override { return std::string(to_string(kind_)); }
   std::string arithmetic() const override { return std::string(to_string(kind_)); }
   std::string identity() const override { return {}; }
+  std::string bus_id() const override { return {}; }
   DeviceMemory memory() const override;
   void* allocate(size_t bytes) override;
   void release(void* memory, size_t) noexcept override { std::free(memory); }

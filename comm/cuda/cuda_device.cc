@@ -163,6 +163,11 @@ class CudaDevice : public Device {
     for (const char byte : properties_.uuid.bytes) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
     return hex;
   }
+  std::string bus_id() const override {
+    char text[32] = {};
+    check_cuda(cudaDeviceGetPCIBusId(text, sizeof text, ordinal_), "cudaDeviceGetPCIBusId");
+    return text;
+  }
   DeviceMemory memory() const override {
     bind();
     size_t free = 0, total = 0;

@@ -115,7 +115,7 @@ std::vector<parallel::WorkerHello> hellos_of(const MachineFigures& machine, int 
       hello.device_arithmetic = machine.arithmetic;
       hello.device_name = machine.name;
       hello.device_free_bytes = machine.memory_bytes;
-      hello.device_identity = std::to_string(rank);
+      hello.device_identity = hello.device_bus_id = std::to_string(rank);
     }
     hellos.push_back(std::move(hello));
   }

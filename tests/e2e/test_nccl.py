@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -111,6 +112,20 @@ def test_a_library_that_cannot_be_used_is_passed_over(model, jobs, one_rank, tmp
     _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, "--log-level", "info", ranks=2, env=library(name, **env))
     assert text == one_rank
     assert done.stderr.count("communicator ") == 2 and ", NCCL" not in done.stderr, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("devices,flags,words", [
+    ("0000:01:00.0/a,0000:02:00.0/b", (), None),
+    ("0000:01:00.0/a", (), "ranks 0 and 1 on {host} share a GPU"),
+    ("0000:01:00.0/a,0000:01:00.0/b", (), "ranks 0 and 1 on {host} have parts (MIG) of one GPU, 0000:01:00.0, which NCCL takes for one"),
+    ("0000:01:00.0/a,0000:01:00.0/b", ("--comm", "nccl"), None)], ids=["two", "shared", "parts", "insisted"])
+def test_ranks_on_one_gpu_are_told_by_its_address(model, jobs, one_rank, tmp_path, devices, flags, words):
+    _, text, done = generate(model, jobs, tmp_path, *EMULATOR, "--tp", 2, *flags, "--log-level", "info", ranks=2,
+                             env=library(CHORALE_EMULATOR_DEVICES=devices))
+    assert text == one_rank
+    assert done.stderr.count(", NCCL") == (0 if words else 2), done.stderr
+    why = [line.split("activations travel ")[1] for line in done.stderr.splitlines() if "activations travel " in line]
+    assert why == ([f"over MPI, by way of the host: {words.format(host=socket.gethostname())}"] if words else [])
 
 
 def said(log):

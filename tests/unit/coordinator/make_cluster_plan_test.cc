@@ -62,7 +62,7 @@ TEST(MakeClusterPlan, SaysWhatActivationsTravelOver) {
     hello.device = "cuda";
     hello.device_arithmetic = "sm_90";
     hello.device_free_bytes = uint64_t{8} << 30;
-    hello.device_identity = std::to_string(hello.rank);
+    hello.device_identity = hello.device_bus_id = std::to_string(hello.rank);
     hello.nccl_version = "2.28.9";
   }
   EXPECT_TRUE(line(request, hellos).ends_with(", activations over NCCL 2.28.9")) << line(request, hellos);

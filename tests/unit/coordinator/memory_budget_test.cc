@@ -32,7 +32,7 @@ std::vector<WorkerHello> gpu_hellos(uint64_t free_bytes, const std::string& firs
     hello.device_arithmetic = "sm_90";
     hello.device_name = "NVIDIA H200";
     hello.device_free_bytes = free_bytes;
-    hello.device_identity = &hello == &hellos.front() ? first : second;
+    hello.device_identity = hello.device_bus_id = &hello == &hellos.front() ? first : second;
   }
   return hellos;
 }

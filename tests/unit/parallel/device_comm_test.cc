@@ -20,6 +20,7 @@ std::vector<WorkerHello> gpus(int count) {
                       .host = "node" + std::to_string(rank / 2),
                       .device = "cuda",
                       .device_identity = "gpu " + std::to_string(rank % 2),
+                      .device_bus_id = fmt::format("0000:0{}:00.0", rank % 2),
                       .nccl_version = "2.28.9"});
   return hellos;
 }
@@ -71,6 +72,19 @@ TEST(DeviceCommChoice, OneRankHasNobodyToTalkTo) {
   hellos[0].nccl_version = "";  // not looked for
   EXPECT_EQ(choose_device_comm(DeviceComm::kNccl, hellos).comm, DeviceComm::kMpi);
   EXPECT_EQ(choose_device_comm(std::nullopt, hellos).why_not_nccl, "");
+}
+
+TEST(DeviceCommChoice, TellsPartsOfOneGpuByItsAddress) {
+  auto hellos = gpus(4);  // two on each node; those of different nodes have the same addresses
+  hellos[1].device_bus_id = hellos[0].device_bus_id;
+  const DeviceCommChoice parts = choose_device_comm(std::nullopt, hellos);
+  EXPECT_EQ(parts.comm, DeviceComm::kMpi);
+  EXPECT_EQ(parts.why_not_nccl,
+            "activations travel over MPI, by way of the host: ranks 0 and 1 on node0 have parts (MIG) of one GPU, "
+            "0000:00:00.0, which NCCL takes for one");
+  EXPECT_EQ(choose_device_comm(DeviceComm::kNccl, hellos).comm, DeviceComm::kNccl) << "newer versions allow it";
+  for (WorkerHello& hello : hellos) hello.device_identity = hello.device_bus_id = "";
+  EXPECT_EQ(choose_device_comm(std::nullopt, hellos).comm, DeviceComm::kNccl) << "a device that is nowhere";
 }
 
 TEST(DeviceCommChoice, IsSilentWhereNobodyExpectsNccl) {
