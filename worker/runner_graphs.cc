@@ -79,7 +79,7 @@ bool StageRunner::agree_on_graphs(const std::string& failure, Deadline deadline)
   if (renews && groups_.transports.group) {
     const Deadline until = Deadline::after(kRenewalTime);
     groups_.transports.group->renew(until);
-    warm_up_group(plan_, rank_, *groups_.transports.group, where_, until);
+    warm_up_group(plan_, rank_, *groups_.transports.group, *where_.stream, scratch_, until);
   }
   return false;
 }

@@ -12,6 +12,7 @@ constexpr std::chrono::seconds kLinksLater{5};
 // A kernel that waits for rows of the stage before holds its thread blocks, each a multiprocessor's, while this stage
 // computes. Two move tens of GB/s, a long prefill's rows in milliseconds; ids are a few bytes.
 constexpr int kLinkCtas = 2, kIdsCtas = 1;
+constexpr size_t kFirstMemory = size_t{1} << 20;
 }  // namespace
 
 StageTransports make_stage_transports(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world,
@@ -24,6 +25,7 @@ StageTransports make_stage_transports(const parallel::ClusterPlan& plan, int ran
   const parallel::Layout& layout = plan.layout;
   const int stage = layout.stage_of(rank), tp_index = layout.tp_index_of(rank);
   const Deadline link_deadline(deadline.when() + kLinksLater);
+  Workspace memory(where.device, kFirstMemory);  // given back before the weights come
   const auto make = [&](std::vector<int> members, std::string label, int max_ctas, Deadline until) {
     return entry->make({.host = world,
                         .members = std::move(members),
@@ -34,7 +36,7 @@ StageTransports make_stage_transports(const parallel::ClusterPlan& plan, int ran
   const auto make_link = [&](int from) {
     auto link = make({layout.rank_of(from, tp_index), layout.rank_of(from + 1, tp_index)},
                      fmt::format("stage {} to {}", from, from + 1), kLinkCtas, link_deadline);
-    warm_up_link(plan, *link, where, link_deadline);
+    warm_up_link(plan, *link, *where.stream, memory, link_deadline);
     return link;
   };
   // Each stage meets the one before it first: stage 0 begins, the others follow.
@@ -43,7 +45,7 @@ StageTransports make_stage_transports(const parallel::ClusterPlan& plan, int ran
     std::vector<int> members;
     for (int tp = 0; tp < layout.tp; ++tp) members.push_back(layout.rank_of(stage, tp));
     transports.group = make(std::move(members), fmt::format("stage {}", stage), 0, deadline);
-    warm_up_group(plan, rank, *transports.group, where, deadline);
+    warm_up_group(plan, rank, *transports.group, *where.stream, memory, deadline);
   }
   if (stage > 0) transports.previous = make_link(stage - 1);
   if (stage + 1 < layout.pp) transports.next = make_link(stage);
@@ -53,7 +55,7 @@ StageTransports make_stage_transports(const parallel::ClusterPlan& plan, int ran
     for (int tp = 0; tp < layout.tp; ++tp) members.push_back(layout.rank_of(0, tp));
     members.push_back(leader);
     transports.ids = make(std::move(members), "sampled ids", kIdsCtas, link_deadline);
-    warm_up_ids(plan, *transports.ids, where, link_deadline);
+    warm_up_ids(plan, *transports.ids, *where.stream, memory, link_deadline);
   }
   return transports;
 }

@@ -1,12 +1,9 @@
 #include "worker/transport_warm_up.h"
 
 #include <algorithm>
-#include <functional>
 #include <set>
 
-#include "comm/base/tensor.h"
 #include "comm/reduction_tree.h"
-#include "worker/layers/linear.h"
 #include "worker/ops/logits.h"
 
 namespace chorale::worker {
@@ -25,24 +22,26 @@ std::set<size_t> row_counts(size_t row_bytes, int64_t most) {
 /// Memory for calls that are done in turn, and the wait for their end.
 class FirstCalls {
  public:
-  FirstCalls(DeviceTransport& transport, const DeviceStream& where, size_t num_bytes)
-      : stream_(*where.stream),
+  FirstCalls(DeviceTransport& transport, Stream& stream, Workspace& memory, size_t num_bytes)
+      : stream_(stream),
         transport_(transport),
-        memory_(*where.device, DType::kU8, {static_cast<int64_t>(num_bytes)}) {
+        scope_(memory),
+        memory_(static_cast<std::byte*>(memory.take_bytes(num_bytes))) {
     stream_.add_watch(transport_);
   }
   ~FirstCalls() { stream_.remove_watch(transport_); }
   FirstCalls(const FirstCalls&) = delete;
   FirstCalls& operator=(const FirstCalls&) = delete;
 
-  ByteSpan bytes(size_t count) const { return {static_cast<std::byte*>(memory_.view().data), count}; }
-  std::span<float> floats(size_t count) const { return {static_cast<float*>(memory_.view().data), count}; }
+  ByteSpan bytes(size_t count) const { return {memory_, count}; }
+  std::span<float> floats(size_t count) const { return {reinterpret_cast<float*>(memory_), count}; }
   void finish(Deadline deadline) { stream_.synchronize(deadline); }
 
  private:
   Stream& stream_;
   DeviceTransport& transport_;
-  const Tensor memory_;
+  const Workspace::Scope scope_;
+  std::byte* const memory_;
 };
 
 /// Where each rank's partial sums of `count` numbers begin, as the device communicator gathers them.
@@ -54,10 +53,9 @@ std::vector<size_t> gathered(const comm::TreeSchedule& schedule, size_t count) {
 
 }  // namespace
 
-void warm_up_group(const parallel::ClusterPlan& plan, int rank, DeviceTransport& transport, const DeviceStream& where,
-                   Deadline deadline) {
+void warm_up_group(const parallel::ClusterPlan& plan, int rank, DeviceTransport& transport, Stream& stream,
+                   Workspace& memory, Deadline deadline) {
   const parallel::Layout& layout = plan.layout;
-  Stream& stream = *where.stream;
   const auto hidden_size = static_cast<size_t>(plan.config.hidden_size);
   const bool is_fast = plan.numerics.answer == parallel::Answer::kFast;
   std::vector<comm::TreeSchedule> schedules;  // that differ in what their ranks gather
@@ -75,7 +73,7 @@ void warm_up_group(const parallel::ClusterPlan& plan, int rank, DeviceTransport&
   for (const parallel::Range& slice : layout.vocab_rows) widest_slice = std::max(widest_slice, slice.size());
   const size_t slice_bytes = static_cast<size_t>(widest_slice) * sizeof(float);
   const int64_t slab_rows = std::min<int64_t>(kSlabRows, plan.max_num_batched_tokens);
-  FirstCalls calls(transport, where,
+  FirstCalls calls(transport, stream, memory,
                    std::max(row_bytes * static_cast<size_t>(plan.max_num_batched_tokens),
                             slice_bytes * static_cast<size_t>(slab_rows)));
 
@@ -105,22 +103,22 @@ void warm_up_group(const parallel::ClusterPlan& plan, int rank, DeviceTransport&
   calls.finish(deadline);
 }
 
-void warm_up_link(const parallel::ClusterPlan& plan, DeviceTransport& transport, const DeviceStream& where,
+void warm_up_link(const parallel::ClusterPlan& plan, DeviceTransport& transport, Stream& stream, Workspace& memory,
                   Deadline deadline) {
   const size_t row_bytes = static_cast<size_t>(plan.config.hidden_size) * sizeof(float);
-  FirstCalls calls(transport, where, row_bytes * static_cast<size_t>(plan.max_num_batched_tokens));
+  FirstCalls calls(transport, stream, memory, row_bytes * static_cast<size_t>(plan.max_num_batched_tokens));
   for (const size_t rows : row_counts(row_bytes, plan.max_num_batched_tokens)) {
-    if (transport.rank() == 0) transport.send(calls.bytes(rows * row_bytes), 1, *where.stream, deadline);
-    if (transport.rank() == 1) transport.recv(calls.bytes(rows * row_bytes), 0, *where.stream, deadline);
+    if (transport.rank() == 0) transport.send(calls.bytes(rows * row_bytes), 1, stream, deadline);
+    if (transport.rank() == 1) transport.recv(calls.bytes(rows * row_bytes), 0, stream, deadline);
   }
   calls.finish(deadline);
 }
 
-void warm_up_ids(const parallel::ClusterPlan& plan, DeviceTransport& transport, const DeviceStream& where,
+void warm_up_ids(const parallel::ClusterPlan& plan, DeviceTransport& transport, Stream& stream, Workspace& memory,
                  Deadline deadline) {
-  FirstCalls calls(transport, where, static_cast<size_t>(plan.max_num_seqs) * sizeof(int32_t));
+  FirstCalls calls(transport, stream, memory, static_cast<size_t>(plan.max_num_seqs) * sizeof(int32_t));
   for (const size_t count : row_counts(sizeof(int32_t), plan.max_num_seqs))
-    transport.broadcast(calls.bytes(count * sizeof(int32_t)), transport.size() - 1, *where.stream, deadline);
+    transport.broadcast(calls.bytes(count * sizeof(int32_t)), transport.size() - 1, stream, deadline);
   calls.finish(deadline);
 }
 

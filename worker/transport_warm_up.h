@@ -6,19 +6,20 @@
 
 #include "comm/device_transport.h"
 #include "parallel/cluster_plan.h"
+#include "worker/ops/workspace.h"
 
 namespace chorale::worker {
 
 /// Sums of both row-parallel linears, and, on the last stage, logits and sampled ids of slabs. Collective over the
-/// transport's ranks, as the others. Takes device memory for the largest step meanwhile, as much as that step's own
-/// scratch. Throws what the transport throws, and Error{kDeadlineExceeded} that names its last call.
-void warm_up_group(const parallel::ClusterPlan& plan, int rank, comm::DeviceTransport& transport,
-                   const DeviceStream& where, Deadline deadline);
+/// transport's ranks, as the others. Takes as much `memory`, of the stream's device, as a call of the largest step.
+/// Throws what the transport throws, and Error{kDeadlineExceeded} that names its last call.
+void warm_up_group(const parallel::ClusterPlan& plan, int rank, comm::DeviceTransport& transport, Stream& stream,
+                   Workspace& memory, Deadline deadline);
 /// Hidden rows, from rank 0 of the transport to rank 1.
-void warm_up_link(const parallel::ClusterPlan& plan, comm::DeviceTransport& transport, const DeviceStream& where,
-                  Deadline deadline);
+void warm_up_link(const parallel::ClusterPlan& plan, comm::DeviceTransport& transport, Stream& stream,
+                  Workspace& memory, Deadline deadline);
 /// Ids of steps, from the last rank of the transport to all.
-void warm_up_ids(const parallel::ClusterPlan& plan, comm::DeviceTransport& transport, const DeviceStream& where,
+void warm_up_ids(const parallel::ClusterPlan& plan, comm::DeviceTransport& transport, Stream& stream, Workspace& memory,
                  Deadline deadline);
 
 }  // namespace chorale::worker
