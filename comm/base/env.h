@@ -18,13 +18,14 @@ enum class EnvVar {
   kCublasLtPath,       // CHORALE_CUBLASLT_PATH: libcublasLt.so.13 or .12, or its folder, instead of looking for it
   kNcclPath,           // CHORALE_NCCL_PATH: libnccl.so.2, or its folder, instead of looking for it
   kNcclCommBlocking,   // NCCL_COMM_BLOCKING=1 is refused: NCCL's calls would wait without a deadline
-  kNcclMaxCtas,        // NCCL_MAX_CTAS, ...: how many thread blocks NCCL takes; where one is set, Chorale says nothing
-  kNcclMinCtas,        // of it
-  kNcclMaxNchannels,   //
-  kNcclMinNchannels,   //
-  kNcclMaxP2pNchannels,      //
-  kNcclMinP2pNchannels,      //
-  kNcclNchannelsPerNetPeer,  //
+  // How many thread blocks of a GPU NCCL takes: where one is set, Chorale asks for no number.
+  kNcclMaxCtas,              // NCCL_MAX_CTAS
+  kNcclMinCtas,              // NCCL_MIN_CTAS
+  kNcclMaxNchannels,         // NCCL_MAX_NCHANNELS
+  kNcclMinNchannels,         // NCCL_MIN_NCHANNELS
+  kNcclMaxP2pNchannels,      // NCCL_MAX_P2P_NCHANNELS
+  kNcclMinP2pNchannels,      // NCCL_MIN_P2P_NCHANNELS
+  kNcclNchannelsPerNetPeer,  // NCCL_NCHANNELS_PER_NET_PEER
   kEmulatorDevices,  // CHORALE_EMULATOR_DEVICES=0000:01:00.0/a,...: for tests: PCI address and UUID of each device
   kEmulatorStreams,          // CHORALE_EMULATOR_STREAMS=late: for tests; see comm/base/emulator_queue.h
   kEmulatorFigures,  // CHORALE_EMULATOR_FIGURES=1: for tests; bench engine measures the emulator as it does a GPU

@@ -1,27 +1,21 @@
 // What the fake NCCL saw (FAKE_NCCL_LOG, tests/support/fake_nccl.cc), for tests in one process.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "tests/support/temporary_folder.h"
+
 namespace chorale::test {
 
 /// Lives while the fake writes its log. Thread: one, while no rank runs.
 class NcclLog {
  public:
-  NcclLog() : path_(std::filesystem::temp_directory_path() / ("chorale_nccl_" + std::to_string(getpid()))) {
-    std::filesystem::remove(path_);
-    setenv("FAKE_NCCL_LOG", path_.c_str(), 1);
-  }
-  ~NcclLog() {
-    unsetenv("FAKE_NCCL_LOG");
-    std::filesystem::remove(path_);
-  }
+  NcclLog() { setenv("FAKE_NCCL_LOG", path_.c_str(), 1); }
+  ~NcclLog() { unsetenv("FAKE_NCCL_LOG"); }
   NcclLog(const NcclLog&) = delete;
   NcclLog& operator=(const NcclLog&) = delete;
 
@@ -34,7 +28,8 @@ class NcclLog {
   }
 
  private:
-  const std::filesystem::path path_;
+  const TemporaryFolder folder_;
+  const std::filesystem::path path_ = folder_.path() / "calls";
 };
 
 }  // namespace chorale::test

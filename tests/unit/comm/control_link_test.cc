@@ -1,6 +1,8 @@
 #include "comm/control_link.h"
 
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 #include "tests/unit/comm/control_fixture.h"
@@ -176,21 +178,26 @@ TEST_F(ControlLink, AnEndAfterStopIsNoLoss) {
   EXPECT_FALSE(told.load());
 }
 
-/// Counts what a client's on_lost is called with kOverdue for.
+/// Whether a client was found to live too long.
 class Overdue {
  public:
   void watch(ControlClientOptions& options) {
     options.on_lost = [this](LinkLoss how, const std::string&) {
       if (how != LinkLoss::kOverdue) return;
-      told_.store(true);
-      told_.notify_all();
+      const std::lock_guard lock(mutex_);
+      told_ = true;
+      changed_.notify_all();
     };
   }
-  void await() const { told_.wait(false); }
-  bool told() const { return told_.load(); }
+  bool await(milliseconds most) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, most, [this] { return told_; });
+  }
 
  private:
-  std::atomic<bool> told_{false};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool told_ = false;
 };
 
 TEST_F(ControlLink, AWorkerOfALostWorldMayHangInAStepForAShortTimeOnly) {
@@ -203,7 +210,7 @@ TEST_F(ControlLink, AWorkerOfALostWorldMayHangInAStepForAShortTimeOnly) {
   const auto client = ControlClient::connect(options, soon());
   expect_event(Kind::kJoined, 0);
   server_->send(0, MessageType::kStop, text("rank 1 is lost"));
-  overdue.await();
+  EXPECT_TRUE(overdue.await(milliseconds(30'000)));
 }
 
 // The owner computes for as long as its step may, however late; then it has the time of a clean end, also when the
@@ -221,11 +228,9 @@ TEST_F(ControlLink, ACleanEndIsTimedFromWhenTheWorkerTakesTheStop) {
     expect_event(Kind::kJoined, 0);
     server_->send(0, MessageType::kStop, {});
     if (is_closed) server_->close();
-    EXPECT_FALSE(overdue.told());
-    std::this_thread::sleep_for(10 * options.clean_end);  // the step that is under way
-    EXPECT_FALSE(overdue.told());
+    EXPECT_FALSE(overdue.await(10 * options.clean_end)) << "a step may be under way";
     EXPECT_EQ(client->receive(soon())->type, MessageType::kStop);
-    overdue.await();
+    EXPECT_TRUE(overdue.await(milliseconds(30'000)));
   }
 }
 
