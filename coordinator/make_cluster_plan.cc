@@ -36,16 +36,6 @@ Isa common_isa(const ClusterRequest& request, const std::vector<WorkerHello>& he
   return *request.isa;
 }
 
-/// All ranks compute alike, or no class holds for them (N10).
-std::string common_arithmetic(const std::vector<WorkerHello>& hellos) {
-  for (const WorkerHello& hello : hellos)
-    if (hello.device_arithmetic != hellos.front().device_arithmetic)
-      fail(ErrorCode::kInvalidArgument,
-           "rank {} on {} computes on {} ({}), rank 0 on {}: one answer needs one kind; see --device", hello.rank,
-           hello.host, hello.device, hello.device_arithmetic, hellos.front().device_arithmetic);
-  return hellos.front().device_arithmetic;
-}
-
 /// NumericsClass::gemm. A library's order of additions may change with its version, the GPU and the shape of the
 /// weight, so that its class names them; with unequal shares the shape would be each rank's own. A fast answer promises
 /// nothing, but its class says what it was made with.

@@ -87,6 +87,15 @@ WorkerHello WorkerHello::decode(std::span<const std::byte> bytes) {
   return hello;
 }
 
+const std::string& common_arithmetic(const std::vector<WorkerHello>& hellos) {
+  for (const WorkerHello& hello : hellos)
+    if (hello.device_arithmetic != hellos.front().device_arithmetic)
+      fail(ErrorCode::kInvalidArgument,
+           "rank {} on {} computes on {} ({}), rank 0 on {}: one answer needs one kind; see --device", hello.rank,
+           hello.host, hello.device, hello.device_arithmetic, hellos.front().device_arithmetic);
+  return hellos.front().device_arithmetic;
+}
+
 Bytes ClusterPlan::encode() const {
   ByteWriter out;
   out.put(kPlanMagic);

@@ -47,6 +47,10 @@ struct WorkerHello {
   static WorkerHello decode(std::span<const std::byte> bytes);
 };
 
+/// What all ranks compute on (WorkerHello::device_arithmetic): alike, or no numerics class holds for them (N10). Throws
+/// Error{kInvalidArgument} that names a rank that differs. `hellos`: one a rank.
+const std::string& common_arithmetic(const std::vector<WorkerHello>& hellos);
+
 /// Whether devices replay decode steps that they recorded at start.
 enum class CudaGraphs : uint8_t { kOff, kOn };
 

@@ -117,14 +117,19 @@ class TransportLink : public HiddenLink {
 
 }  // namespace
 
-std::unique_ptr<HiddenLink> make_hidden_link(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world,
+HiddenEnds hidden_ends(const parallel::ClusterPlan& plan, int rank) {
+  return {.previous = rank - plan.layout.tp,
+          .next = rank + plan.layout.tp,
+          .most_bytes = static_cast<size_t>(plan.max_num_batched_tokens) *
+                        static_cast<size_t>(plan.config.hidden_size) * sizeof(float)};
+}
+
+std::unique_ptr<HiddenLink> make_hidden_link(const HiddenEnds& ends, comm::Communicator& world,
                                              const StageTransports& transports, const DeviceStream& where) {
-  const int previous = rank - plan.layout.tp, next = rank + plan.layout.tp;
-  if (!where) return std::make_unique<HostLink>(world, previous, next);
-  if (!transports.previous && !transports.next) return std::make_unique<StagedLink>(world, previous, next, where);
-  const auto num_bytes =
-      static_cast<size_t>(plan.max_num_batched_tokens) * static_cast<size_t>(plan.config.hidden_size) * sizeof(float);
-  return std::make_unique<TransportLink>(transports, where, num_bytes);
+  if (!where) return std::make_unique<HostLink>(world, ends.previous, ends.next);
+  if (!transports.previous && !transports.next)
+    return std::make_unique<StagedLink>(world, ends.previous, ends.next, where);
+  return std::make_unique<TransportLink>(transports, where, ends.most_bytes);
 }
 
 }  // namespace chorale::worker

@@ -23,9 +23,18 @@ class HiddenLink {
   virtual void send(MatrixView hidden, Deadline deadline) = 0;  // f32 [num_tokens, hidden_size]
 };
 
+/// Between whom hidden rows travel.
+struct HiddenEnds {
+  int previous = -1;      // rank of the world that rows come from; of no use on the first stage
+  int next = -1;          // that they go to; of no use on the last
+  size_t most_bytes = 0;  // of one step
+};
+/// Of a rank in a plan's layout; room for the plan's largest step.
+HiddenEnds hidden_ends(const parallel::ClusterPlan& plan, int rank);
+
 /// By `transports` where there are such, else by `world`. All that it takes must outlive it. Over NCCL it has two
-/// buffers for the plan's largest step in each direction that the rank has.
-std::unique_ptr<HiddenLink> make_hidden_link(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world,
+/// buffers for the largest step in each direction that the rank has.
+std::unique_ptr<HiddenLink> make_hidden_link(const HiddenEnds& ends, comm::Communicator& world,
                                              const StageTransports& transports, const DeviceStream& where);
 
 }  // namespace chorale::worker

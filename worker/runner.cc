@@ -7,10 +7,8 @@
 #include "comm/base/log.h"
 #include "comm/base/stuck_device.h"
 #include "parallel/device_memory.h"
-#include "worker/device_communicator.h"
 #include "worker/layers/linear.h"
 #include "worker/ops/token_ids.h"
-#include "worker/staged_transport.h"
 #include "worker/step_sizes.h"
 #include "worker/thread_pool.h"
 
@@ -68,23 +66,6 @@ std::vector<int> group_members(const parallel::Layout& layout, int rank) {
   return members;
 }
 
-StageRunner::DeviceGroups::DeviceGroups(comm::Communicator& host_group, StageTransports given, parallel::Answer answer,
-                                        const DeviceStream& where, OpContext& op)
-    : transports(std::move(given)),
-      staged(where && !transports.group ? make_staged_transport(host_group, *where.device) : nullptr),
-      stream(where.stream),
-      wrapped(where ? make_device_communicator(
-                          host_group, transports.group ? *transports.group : *staged, op,
-                          transports.group && answer == parallel::Answer::kFast ? SumOrder::kAny : SumOrder::kTree)
-                    : nullptr),
-      group(where ? *wrapped : host_group) {
-  if (transports.group) stream->add_watch(*transports.group);
-}
-
-StageRunner::DeviceGroups::~DeviceGroups() {
-  if (transports.group) stream->remove_watch(*transports.group);
-}
-
 StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Communicator& world,
                          comm::Communicator& group, StageWeights weights, ThreadPool& pool, DeviceStream where,
                          StageTransports transports)
@@ -102,7 +83,7 @@ StageRunner::StageRunner(const parallel::ClusterPlan& plan, int rank, comm::Comm
           .stream = where.stream,
           .staging = staging_ ? &*staging_ : nullptr},
       groups_(group, std::move(transports), plan.numerics.answer, where, op_),
-      link_(make_hidden_link(plan_, rank, world, groups_.transports, where)),
+      link_(make_hidden_link(hidden_ends(plan_, rank), world, groups_.transports, where)),
       kv_(where.device, kv_spec(plan, rank), plan.num_kv_blocks),
       model_(make_model({.config = plan_.config,
                          .layout = plan_.layout,

@@ -15,6 +15,7 @@
 #include "parallel/cluster_plan.h"
 #include "parallel/step_plan.h"
 #include "worker/decode_graphs.h"
+#include "worker/device_groups.h"
 #include "worker/device_sampler.h"
 #include "worker/hidden_link.h"
 #include "worker/ids_link.h"
@@ -75,17 +76,6 @@ class StageRunner {
   void set_logits_observer(LogitsObserver observer) { observe_logits_ = std::move(observer); }
 
  private:
-  // For memory of the rank's device: the stage's group, as the runner was given it or wrapped.
-  struct DeviceGroups {
-    DeviceGroups(comm::Communicator& host_group, StageTransports transports, parallel::Answer answer,
-                 const DeviceStream& where, OpContext& op);
-    ~DeviceGroups();
-    const StageTransports transports;
-    std::unique_ptr<comm::DeviceTransport> staged;  // where there is none for the group
-    Stream* const stream;
-    std::unique_ptr<comm::Communicator> wrapped;
-    comm::Communicator& group;
-  };
   struct HeadRow;  // a hidden row that needs logits, and what for
   bool is_leader() const { return rank_ == plan_.layout.rank_of(plan_.layout.stage_of(rank_), 0); }
   bool is_sampler() const { return is_leader() && plan_.layout.is_last_stage(rank_); }

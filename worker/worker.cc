@@ -8,12 +8,9 @@
 
 #include "comm/base/error.h"
 #include "comm/base/log.h"
-#include "comm/base/version.h"
 #include "comm/base/watchdog.h"
 #include "comm/control_link.h"
-#include "comm/cuda/cublaslt_library.h"
-#include "comm/cuda/nccl_library.h"
-#include "parallel/host_facts.h"
+#include "worker/hello.h"
 #include "worker/plan_recording.h"
 #include "worker/step_watchdog.h"
 
@@ -26,54 +23,6 @@ constexpr std::chrono::seconds kWatchdogGrace{1};
 constexpr std::chrono::hours kIdle{1};
 constexpr std::chrono::microseconds kGlance{50};  // at the link, while a device works
 constexpr std::chrono::minutes kReplayMeeting{5};
-
-/// The rank's device: its host's devices in turn. nullptr: the CPU.
-std::unique_ptr<Device> open_own_device(std::optional<DeviceKind> wanted, const comm::WorldMap& map) {
-  const DeviceKind kind = wanted.value_or(best_device());
-  return kind == DeviceKind::kCpu ? nullptr : open_device(kind, map.local_rank());
-}
-
-void look_for_nccl(parallel::WorkerHello& hello, DeviceKind kind, std::optional<parallel::DeviceComm> offered) {
-  if (offered == parallel::DeviceComm::kMpi) {
-    hello.nccl_problem = "this rank was started with --comm mpi";
-    return;
-  }
-  hello.nccl_version = nccl_version(kind);
-  hello.nccl_problem = nccl_problem(kind);
-}
-
-parallel::WorkerHello make_hello(const comm::WorldMap& map, const WorkerOptions& options, const Device* device) {
-  const parallel::HostFacts facts = parallel::read_host_facts();
-  parallel::WorkerHello hello{.rank = map.rank,
-                              .num_ranks = map.size,
-                              .host = facts.host_name,
-                              .ranks_on_host = map.ranks_on_host(),
-                              .num_cores = facts.num_cores,
-                              .free_memory_bytes = facts.free_memory_bytes,
-                              .best_isa_f32 = parallel::best_isa(DType::kF32),
-                              .best_isa_bf16 = parallel::best_isa(DType::kBF16),
-                              .cpu_model = parallel::cpu_model_name(),
-                              .build_id = kBuildId,
-                              .process_id = getpid()};
-  if (!options.device && device == nullptr) {
-    const DeviceSurvey survey = survey_of_gpus();
-    hello.gpu_absence = survey.absence;
-    hello.gpu_problem = fmt::format("{}; {}", survey.problem, survey.advice);
-  }
-  if (device == nullptr) return hello;
-  hello.device = to_string(device->kind());
-  hello.device_arithmetic = device->arithmetic();
-  hello.device_name = device->name();
-  if (options.looks_for_cublaslt) {
-    hello.cublaslt_version = cublaslt_version(device->kind());
-    hello.cublaslt_problem = cublaslt_problem(device->kind());
-  }
-  if (map.size > 1) look_for_nccl(hello, device->kind(), options.comm);
-  if (device->kind() == DeviceKind::kCuda) hello.device_free_bytes = device->memory().free_bytes;
-  hello.device_identity = device->identity();
-  hello.device_bus_id = device->bus_id();
-  return hello;
-}
 
 [[noreturn]] void leave(int rank, const std::string& reason) {
   leave_lost_world(fmt::format("rank {}: {}", rank, reason));
@@ -141,7 +90,9 @@ class ControlLoop {
     options.secret = options_.secret;
     options.epoch = options_.epoch;
     options.rank = map_.rank;
-    options.hello = make_hello(map_, options_, device_.get()).encode();
+    const WantedLibraries wanted{.cublaslt = options_.looks_for_cublaslt,
+                                 .nccl = options_.comm != parallel::DeviceComm::kMpi};
+    options.hello = make_hello(map_, options_.device, device_.get(), wanted).encode();
     options.on_lost = [rank = map_.rank](comm::LinkLoss how, const std::string& reason) {
       if (how == comm::LinkLoss::kOverdue) leave_after_others(reason);
       leave(rank, "lost the coordinator: " + reason);

@@ -287,7 +287,7 @@ TEST(NcclHiddenLink, RowsTravelWhileHostAndComputeGoOn) {
           steps.back().as<float>()[i] = r == 0 ? static_cast<float>(step * 1000 + i) : -1.0f;
       }
       {
-        const auto link = make_hidden_link(shape.plan(), r, world, transports, where);
+        const auto link = make_hidden_link(hidden_ends(shape.plan(), r), world, transports, where);
         Gate gate(*device);
         gate.hold_back(*stream);
         if (r == 0) {
