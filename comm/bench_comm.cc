@@ -1,8 +1,5 @@
 #include "comm/bench_comm.h"
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <thread>
 
 #include "comm/base/error.h"
@@ -20,54 +17,31 @@ double microseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
 }
 
-CommBenchRow summarise(std::vector<double>& times, CommBenchRow row, double bus_factor) {
-  std::ranges::sort(times);
-  const auto at = [&](double quantile) { return times[static_cast<size_t>(quantile * (times.size() - 1) + 0.5)]; };
-  row.num_samples = static_cast<int>(times.size());
-  row.p50_us = at(0.50);
-  row.p99_us = at(0.99);
-  row.mean_us = std::accumulate(times.begin(), times.end(), 0.0) / times.size();
-  row.algbw_gbps = row.bytes / row.mean_us * 1e-3;
-  row.busbw_gbps = row.algbw_gbps * bus_factor;
-  return row;
-}
-
-/// Runs `operation` on all ranks equally often: rank 0 watches the clock and announces how often each round will run.
+/// By the clock of the host, each operation by itself.
 template <typename Operation>
 std::vector<double> time_operation(Communicator& comm, const CommBenchOptions& options, size_t bytes,
                                    Operation operation) {
-  const int wanted = bytes <= (64u << 10)
-                         ? options.iterations
-                         : std::max<int>(20, static_cast<int>(options.iterations * (64.0 * 1024) / bytes));
-  for (int i = 0; i < options.warmup; ++i) operation();
-  std::vector<double> times;
-  const auto begin = Clock::now();
-  constexpr int kRound = 20;
-  for (;;) {
-    char go_on = static_cast<int>(times.size()) < wanted && microseconds_since(begin) < options.seconds_per_size * 1e6;
-    comm.broadcast(std::as_writable_bytes(std::span(&go_on, 1)), 0, soon());
-    if (go_on == 0) return times;
-    comm.barrier(soon());
-    for (int i = 0; i < kRound; ++i) {
+  return run_rounds(comm, options, bytes, [&](int count) {
+    std::vector<double> times;
+    for (int i = 0; i < count; ++i) {
       const auto start = Clock::now();
       operation();
       times.push_back(microseconds_since(start));
     }
-  }
+    return times;
+  });
 }
 
 std::vector<double> time_all_reduce(Communicator& comm, const CommBenchOptions& options, size_t bytes) {
-  const int size = comm.size();
-  const TreeSchedule schedule = make_tree_schedule(size, share_leaves(size, size));
-  std::vector<float> partials(bytes / sizeof(float), static_cast<float>(comm.rank() + 1));
-  std::vector<float> out(partials.size());
-  auto times = time_operation(comm, options, bytes, [&] { comm.tree_all_reduce(schedule, partials, out, soon()); });
+  const BenchSum sum(comm.size(), bytes / sizeof(float));
+  std::vector<float> partials = sum.partials(comm.rank());
+  std::vector<float> out(bytes / sizeof(float));
+  auto times =
+      time_operation(comm, options, bytes, [&] { comm.tree_all_reduce(sum.schedule(), partials, out, soon()); });
   // Some backends add in the caller's partials, as they may; then only a fresh call has a known sum.
-  std::ranges::fill(partials, static_cast<float>(comm.rank() + 1));
-  comm.tree_all_reduce(schedule, partials, out, soon());
-  const float expected = static_cast<float>(size) * static_cast<float>(size + 1) / 2;
-  if (!out.empty() && (out.front() != expected || out.back() != expected))
-    fail(ErrorCode::kCorrupt, "the all-reduce over {} gave {} instead of {}", comm.backend(), out.back(), expected);
+  partials = sum.partials(comm.rank());
+  comm.tree_all_reduce(sum.schedule(), partials, out, soon());
+  sum.check_root(out, fmt::format("the all-reduce over {}", comm.backend()));
   return times;
 }
 
@@ -93,19 +67,18 @@ std::vector<double> time_send_recv(Communicator& comm, const CommBenchOptions& o
 std::vector<CommBenchRow> measure_communicator(Communicator& comm, const CommBenchOptions& options) {
   CHECK_GE(comm.size(), 2);
   std::vector<CommBenchRow> rows;
-  const double n = comm.size();
   for (size_t bytes : options.sizes) {
     auto times = time_all_reduce(comm, options, bytes);
     if (comm.rank() == 0)
-      rows.push_back(summarise(times,
+      rows.push_back(summarise(std::move(times),
                                {.test = "all_reduce", .backend = comm.backend(), .ranks = comm.size(), .bytes = bytes},
-                               2 * (n - 1) / n));
+                               all_reduce_bus_factor(comm.size())));
   }
   for (size_t bytes : options.sizes) {
     auto times = time_send_recv(comm, options, bytes);
     if (comm.rank() == 0)
-      rows.push_back(
-          summarise(times, {.test = "send_recv", .backend = comm.backend(), .ranks = comm.size(), .bytes = bytes}, 1));
+      rows.push_back(summarise(
+          std::move(times), {.test = "send_recv", .backend = comm.backend(), .ranks = comm.size(), .bytes = bytes}, 1));
   }
   return rows;
 }
@@ -141,17 +114,8 @@ CommBenchRow measure_control_link(size_t payload_bytes, int iterations) {
   }
   server.send(0, MessageType::kStop, {});
   worker.join();
-  return summarise(times, {.test = "control_round_trip", .backend = "tcp", .ranks = 2, .bytes = payload_bytes}, 1);
-}
-
-std::string to_table(const std::vector<CommBenchRow>& rows) {
-  std::string text = fmt::format("{:<18} {:<14} {:>5} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "test", "backend",
-                                 "ranks", "bytes", "p50 us", "p99 us", "mean us", "algbw GB/s", "busbw GB/s");
-  for (const CommBenchRow& row : rows)
-    text += fmt::format("{:<18} {:<14} {:>5} {:>10} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.2f} {:>10.2f}\n", row.test,
-                        row.backend, row.ranks, row.bytes, row.p50_us, row.p99_us, row.mean_us, row.algbw_gbps,
-                        row.busbw_gbps);
-  return text;
+  return summarise(std::move(times),
+                   {.test = "control_round_trip", .backend = "tcp", .ranks = 2, .bytes = payload_bytes}, 1);
 }
 
 }  // namespace chorale::comm
