@@ -6,6 +6,7 @@
 #include <iostream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 #include <cxxopts.hpp>
@@ -63,13 +64,25 @@ coordinator::DeviceSpeed measure_device(chorale::DeviceKind kind, int index) {
   return {speed.copy_gbps, speed.bf16_gops, speed.bf16_by};
 }
 
-constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measure_machine, measure_device};
+std::vector<chorale::comm::CommBenchRow> bench_comm_of_ranks(const coordinator::CommBenchStart& start,
+                                                             const chorale::comm::MpiSession& session) {
+  return chorale::worker::bench_comm({.device = start.device,
+                                      .comm = start.comm,
+                                      .graphs = start.graphs,
+                                      .backends = start.backends,
+                                      .rounds = start.rounds},
+                                     session);
+}
+
+constexpr coordinator::WorkerModule kWorker{run_one_rank, replay_one_rank, measure_machine, measure_device,
+                                            bench_comm_of_ranks};
 
 int serve(int argc, char** argv) { return coordinator::run_serve(argc, argv, kWorker); }
 int work(int argc, char** argv) { return coordinator::run_worker(argc, argv, kWorker); }
 int generate(int argc, char** argv) { return coordinator::run_generate(argc, argv, kWorker); }
 int plan(int argc, char** argv) { return coordinator::run_plan(argc, argv, kWorker); }
 int bench_engine(int argc, char** argv) { return coordinator::run_bench_engine(argc, argv, kWorker); }
+int bench_comm(int argc, char** argv) { return coordinator::run_bench_comm(argc, argv, kWorker); }
 int bench(int argc, char** argv);
 
 constexpr Command kCommands[] = {
@@ -86,7 +99,7 @@ constexpr Command kCommands[] = {
 
 constexpr Command kBenches[] = {
     {"engine", "prefill and decode tokens/s of a model", bench_engine},
-    {"comm", "latency and bandwidth of collectives", coordinator::run_bench_comm},
+    {"comm", "latency and bandwidth of what ranks exchange", bench_comm},
     {"serve", "load on a running server", coordinator::run_bench_serve},
     {"scaling", "speed-up over layouts and hosts", coordinator::run_bench_scaling},
 };
@@ -146,11 +159,11 @@ int main(int argc, char** argv) {
   // Under mpirun every rank reads the same command line; one of them talks about it.
   const bool speaks = chorale::env(chorale::EnvVar::kPmixRank).value_or("0") == "0";
   if (!speaks && asks_for_help(argc, argv)) return coordinator::kExitOk;
-  try {
+  try {  // what is said goes out in one piece: mpirun's own words may come between pieces
     return dispatch(argc, argv, "chorale", kCommands,
                     "mpirun -n 4 chorale serve --model M --tp 2 --pp 2\n  chorale generate --model M --chat 'Hello'");
   } catch (const Error& error) {
-    if (speaks || error.code() != ErrorCode::kInvalidArgument) std::cerr << "error: " << error.what() << "\n";
+    if (speaks || error.code() != ErrorCode::kInvalidArgument) std::cerr << fmt::format("error: {}\n", error.what());
     return exit_code_of(error, !is_client(argc, argv));
   } catch (const cxxopts::exceptions::exception& error) {
     if (speaks)
@@ -158,7 +171,7 @@ int main(int argc, char** argv) {
                                argc > 1 ? argv[1] : "");
     return coordinator::kExitUsage;
   } catch (const std::exception& error) {  // a library's: out of memory, no more threads
-    std::cerr << "error: " << error.what() << "\n";
+    std::cerr << fmt::format("error: {}\n", error.what());
     return coordinator::kExitFailure;
   }
 }

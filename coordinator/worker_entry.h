@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "comm/base/tensor.h"
-#include "parallel/device_comm.h"
+#include "comm/bench_rounds.h"
+#include "parallel/cluster_plan.h"
 #include "parallel/numerics.h"
 
 namespace chorale::comm {
@@ -43,6 +45,15 @@ struct DeviceSpeed {
   std::string bf16_by;   // "cublaslt-13.1.0", "own"
 };
 
+/// What `chorale bench comm` measures between ranks.
+struct CommBenchStart {
+  std::optional<DeviceKind> device;  // none: the best of each rank's host
+  std::optional<parallel::DeviceComm> comm;
+  parallel::CudaGraphs graphs = parallel::CudaGraphs::kOn;
+  std::vector<std::string> backends{""};  // for memory of the host; "": the world's own choice
+  comm::CommBenchOptions rounds;
+};
+
 /// The functions that main() passes to commands.
 struct WorkerModule {
   /// Runs one rank until it is told to stop; returns the exit code. Thread: the process's main thread (MPI calls come
@@ -53,6 +64,8 @@ struct WorkerModule {
   MachineSpeed (*measure_machine)(int threads, parallel::Isa isa);
   /// Of this host's device `index`; takes some of its memory for some milliseconds. Throws Error.
   DeviceSpeed (*measure_device)(DeviceKind kind, int index);
+  /// Collective over the session's ranks, at least two. Rows on rank 0 only.
+  std::vector<comm::CommBenchRow> (*bench_comm)(const CommBenchStart& start, const comm::MpiSession& session);
 };
 
 }  // namespace chorale::coordinator

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "comm/mpi_session.h"
+#include "worker/comm_bench.h"
 #include "worker/device_probe.h"
 #include "worker/machine_probe.h"
 #include "worker/stage.h"

@@ -17,7 +17,7 @@ int run_inspect(int argc, char** argv);
 int run_submit(int argc, char** argv);
 int run_doctor(int argc, char** argv);
 int run_bench_serve(int argc, char** argv);
-int run_bench_comm(int argc, char** argv);
+int run_bench_comm(int argc, char** argv, const WorkerModule& worker);
 int run_bench_engine(int argc, char** argv, const WorkerModule& worker);
 int run_bench_scaling(int argc, char** argv);
 int run_plan(int argc, char** argv, const WorkerModule& worker);

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from conftest import CHORALE, run, shared
+from test_nccl import library, rooms  # noqa: F401
 
 KEYS = ["test", "n", "mean", "p50", "p99", "unit", "threads", "tp", "pp", "class", "read_gbps", "peak_gops", "fraction"]
 
@@ -99,7 +100,7 @@ def test_engine_refuses(stories, flags, what):
 
 
 def test_comm_over_ranks():
-    rows = rows_of(run("bench", "comm", "--sizes", "8K,64K", "--backend", "shared_memory,mpi", "--iterations", 40, "--json", ranks=2))
+    rows = rows_of(run("bench", "comm", "--device", "cpu", "--sizes", "8K,64K", "--backend", "shared_memory,mpi", "--iterations", 40, "--json", ranks=2))
     assert sorted(rows) == sorted(f"{test} {backend} {size} KiB" for test in ("all_reduce", "send_recv")
                                   for backend in ("shared_memory", "mpi") for size in (8, 64))
     row = rows["all_reduce shared_memory 8 KiB"]
@@ -107,6 +108,81 @@ def test_comm_over_ranks():
     assert all((r["threads"], r["tp"], r["pp"]) == (1, 2, 1) and r["class"] is None for r in rows.values())
     assert row["busbw_gbps"] == pytest.approx(row["algbw_gbps"])  # 2 (n - 1) / n of two ranks
     assert row["algbw_gbps"] == pytest.approx(8192 / row["mean"] * 1e-3)
+
+
+FEW = ("--sizes", "1K,8K", "--iterations", 20)
+OVER_NCCL = ["all_reduce", "nccl_all_reduce", "all_reduce_graph", "nccl_all_reduce_graph", "all_gather", "send_recv"]
+
+
+def check_device_rows(rows, tests, backend, ranks):
+    """Wrong sums end the bench: what is left to look at is what was measured, and that no figure of the host stands beside it."""
+    assert sorted(rows) == sorted(f"{test} {backend} {size} KiB" for test in tests for size in (1, 8))
+    for name, row in rows.items():
+        test, _, size, _ = name.split()
+        assert (row["unit"], row["threads"], row["tp"], row["pp"], row["ranks"]) == ("us", 1, ranks, 1, ranks)
+        assert [row[key] for key in ("class", "read_gbps", "peak_gops", "fraction")] == [None] * 4
+        assert row["n"] >= 20 and row["p50"] <= row["p99"] and row["bytes"] == int(size) * 1024
+        assert row["algbw_gbps"] == pytest.approx(row["bytes"] / row["mean"] * 1e-3)
+        factor = {"all_gather": 1 - 1 / ranks, "send_recv": 1}.get(test, 2 * (ranks - 1) / ranks)
+        assert row["busbw_gbps"] == pytest.approx(factor * row["algbw_gbps"])
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_comm_on_devices_over_nccl(ranks):
+    rows = rows_of(run("bench", "comm", "--device", "emulator", *FEW, "--json", ranks=ranks, env=library()))
+    check_device_rows(rows, OVER_NCCL, "emulator/nccl", ranks)
+
+
+def test_comm_on_devices_without_graphs():
+    rows = rows_of(run("bench", "comm", "--device", "emulator", "--comm", "nccl", "--no-cuda-graphs", *FEW, "--json", ranks=2, env=library()))
+    check_device_rows(rows, [test for test in OVER_NCCL if "graph" not in test], "emulator/nccl", 2)
+
+
+@pytest.mark.parametrize("flags,backends", [(["--comm", "mpi"], ["shared_memory"]), (["--backend", "mpi,shared_memory"], ["mpi", "shared_memory"])],
+                         ids=["chosen", "named"])
+def test_comm_on_devices_by_way_of_the_host(flags, backends):
+    """Although there is NCCL."""
+    done = run("bench", "comm", "--device", "emulator", *flags, *FEW, "--json", ranks=2, env=library())
+    rows = rows_of(done)
+    for backend in backends:
+        own = {name: row for name, row in rows.items() if f" emulator/{backend} " in name}
+        check_device_rows(own, ["all_reduce", "all_gather", "send_recv"], f"emulator/{backend}", 2)
+    assert len(rows) == 6 * len(backends)
+
+
+def test_comm_prints_ours_and_the_librarys_beside_each_other():
+    done = run("bench", "comm", "--device", "emulator", *FEW, ranks=2, env=library())
+    assert done.returncode == 0, done.stderr
+    lines = [line.split()[:3] for line in done.stdout.splitlines()]
+    assert lines[0][:2] == ["test", "n"] and [line[0] for line in lines[1:5]] == OVER_NCCL[:4] and {line[2] for line in lines[1:5]} == {"1"}
+
+
+@pytest.mark.parametrize("ranks,flags,env,code,words", [
+    (2, ["--device", "cpu", "--comm", "nccl"], {}, 1, ["--comm nccl: rank 0 on ", " computes on the CPU; use --comm mpi"]),
+    (2, ["--device", "emulator", "--comm", "nccl"], {"FAKE_NCCL_VERSION": "21003"}, 1, ["--comm nccl: rank 0 on ", "has no NCCL that it can use"]),
+    (0, ["--device", "emulator", "--comm", "gloo"], {}, 2, ["--comm gloo: one of auto, nccl, mpi"]),
+    (0, ["--device", "tpu"], {}, 2, ["tpu"]),
+    (0, ["--comm", "nccl", "--backend", "mpi"], {}, 2, ["--backend ", "--comm nccl"]),
+    (0, ["stray"], {}, 2, ["unexpected argument 'stray'"]),
+    (0, ["--device", "emulator"], {}, 2, ["mpirun -n 2 chorale bench comm"]),
+    (0, ["--comm", "nccl"], {}, 2, ["mpirun -n 2 chorale bench comm"])],
+    ids=["cpu", "old", "comm", "device", "backend", "stray", "alone", "alone-nccl"])
+def test_comm_refuses_what_cannot_be(ranks, flags, env, code, words):
+    done = run("bench", "comm", *flags, "--sizes", "1K", ranks=ranks, env=library(**env))
+    assert done.returncode == code and done.stdout == "", done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and all(word in errors[0] for word in words), done.stderr
+
+
+def test_comm_ends_where_a_peer_fails():
+    done = run("bench", "comm", "--device", "emulator", *FEW, ranks=2, timeout=60, env=library(FAKE_NCCL_FAULT="error-op:20@1"))
+    assert done.returncode == 3 and done.stdout == ""
+    assert "chorale: rank 1: NCCL 2.28.9 (stage 0: ranks 0, 1) all-gather no. " in done.stderr and "remote process exited" in done.stderr, done.stderr
+
+
+def test_comm_help_says_what_times_are():
+    done = run("bench", "comm", "--help")
+    assert done.returncode == 0 and "between events in its stream" in done.stdout
 
 
 def test_comm_alone_measures_the_control_link():

@@ -195,7 +195,7 @@ def test_starts_its_daemons_on_other_hosts(made, tmp_path):
         hostfile.write_text(subprocess.run([HOSTS, "file", "1"], capture_output=True, text=True, check=True).stdout)
         settings = dict(line.split("=", 1) for line in subprocess.run([HOSTS, "env"], capture_output=True, text=True).stdout.splitlines())
         # Each rank tells its host and the program that started it, then meets the other through Open MPI.
-        tell = 'echo "$(hostname) $(readlink /proc/$PPID/exe)"; exec chorale bench comm --backend mpi --sizes 1K --json'
+        tell = 'echo "$(hostname) $(readlink /proc/$PPID/exe)"; exec chorale bench comm --device cpu --backend mpi --sizes 1K --json'
         done = subprocess.run([HOSTS, "run", "n1", made[0] / "bin/mpirun", "--hostfile", hostfile, "--map-by", "ppr:1:node", "-n", "2", "sh", "-c",
                                tell], env={**os.environ, **MPI_ENV, **settings}, capture_output=True, text=True, timeout=60)
     finally:
