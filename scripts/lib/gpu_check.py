@@ -84,12 +84,14 @@ class Check:
     def shape(self):
         return self.arguments.shape or bench_shape(self.worlds, self.gpus)
 
-    def add_bench(self, name, code, output, started, limit):
+    def add_bench(self, name, code, output, started, limit, command=()):
         """The row of a bench that ended, and the figures that it printed."""
         row = {"name": f"bench {name}", "seconds": round(time.monotonic() - started, 1), **outcome_of(code, output, limit)}
         figures = figures_in(output)
         if code == 0 and not figures:
             row.update(outcome="failed", reason="it printed no figures")
+        elif row["outcome"] == "failed" and gpu_worlds.cannot_share(command, output):
+            row.update(outcome="skipped", reason=gpu_worlds.CANNOT_SHARE)
         self.results.add_figures(name, figures, is_whole=code != NO_TIME)
         self.add("tests", row, output)
 
@@ -125,7 +127,7 @@ def run_benches_of(kind):
         for name, command, environment in getattr(check.worlds, f"bench_{kind}")(check.shape):
             started = time.monotonic()
             code, output, _ = check.runner.run(command, gpu_worlds.BENCH_SECONDS, environment)
-            check.add_bench(name, code, output, started, gpu_worlds.BENCH_SECONDS)
+            check.add_bench(name, code, output, started, gpu_worlds.BENCH_SECONDS, command)
     return part
 
 
@@ -141,7 +143,7 @@ PARTS = {  # in the order in which they run
     "worlds": ("answers of several ranks against those of one, bit by bit", run_worlds),
     "kernels-bench": ("speed of single kernels", run_kernel_benches),
     "engine": ("bench engine on 1 rank and on each GPU", run_benches_of("engine")),
-    "comm": ("bench comm", run_benches_of("comm")),
+    "comm": ("bench comm of 2 and more ranks", run_benches_of("comm")),
     "scaling": ("bench scaling", run_benches_of("scaling")),
     "serve": ("bench serve against a server", run_serve),
 }

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -73,9 +75,11 @@ def test_a_packed_build_checks_worlds_and_benches(pack, tmp_path):
     assert {"gpu.CudaDevice", "mpi.comm_2_ranks", "world 1x1"} <= outcomes.keys()
     for layout in gpu_worlds.LAYOUTS:
         assert any(name.startswith(f"world {layout} ") for name in outcomes), outcomes
-    takes_comm = "--comm" in subprocess.run([CHORALE, "generate", "--help"], capture_output=True, text=True).stdout
-    if takes_comm and FAKE_NCCL.exists():
+    comm = {row["test"]: row for row in results["benches"] if row["bench"].startswith("comm")}
+    assert "all_reduce emulator/shared_memory 1 KiB" in comm and all(row["tp"] == 2 and row["read_gbps"] is None for row in comm.values())
+    if FAKE_NCCL.exists():
         assert {"world 4x1 mpi emulated", "world 4x1 nccl emulated"} <= outcomes.keys()
+        assert {"all_reduce emulator/nccl 1 KiB", "nccl_all_reduce emulator/nccl 1 KiB", "all_reduce_graph emulator/nccl 1 KiB"} <= comm.keys()
     benches = {row["bench"].split()[0] for row in results["benches"]}
     assert benches >= {"engine", "comm", "serve", "scaling"}
     assert all("emulator" in row["class"] for row in results["benches"] if row["bench"].startswith("engine"))
@@ -164,7 +168,22 @@ def test_benches_put_the_fixed_order_beside_the_libraries_own(tmp_path, monkeypa
     worlds = gpu_worlds.Worlds(runner, tmp_path, 2, has_nccl=True)
     names = [name for benches in (worlds.bench_engine, worlds.bench_comm, worlds.bench_scaling) for name, _, _ in benches("8b")]
     assert names == ["engine tp=1", "engine tp=1 fast", "engine tp=2 mpi", "engine tp=2 mpi fast", "engine tp=2 nccl", "engine tp=2 nccl fast",
-                     "comm mpi", "comm nccl", "scaling"]
+                     "comm tp=2 mpi", "comm tp=2 nccl", "scaling"]
+    _, command, _ = list(worlds.bench_comm("8b"))[-1]
+    assert command[:command.index("--sizes")] == [*worlds.mpirun(2, "nccl"), "{build}/chorale", "bench", "comm", "--json", "--device", "cuda", "--comm",
+                                                  "nccl"]
+    assert [name for name, _, _ in gpu_worlds.Worlds(runner, tmp_path, 4, has_nccl=True).bench_comm("8b")] == [
+        f"comm tp={num} {backend}" for num in (2, 4) for backend in ("mpi", "nccl")]
+    refusal = "ncclInvalidUsage: Duplicate GPU detected : rank 0 and rank 1"
+    shared = {name: command for name, command, _ in gpu_worlds.Worlds(runner, tmp_path, 1, has_nccl=True).bench_comm("8b")}
+    assert {name: gpu_worlds.cannot_share(command, refusal) for name, command in shared.items()} == {"comm tp=2 mpi": False, "comm tp=2 nccl": True}
+    rows = []
+    noting = types.SimpleNamespace(results=types.SimpleNamespace(add_figures=lambda *_, **__: None), add=lambda section, row, output: rows.append(row))
+    for name, command in shared.items():
+        gpu_check.Check.add_bench(noting, name, 1, refusal, time.monotonic(), 600, command)
+    assert [row["outcome"] for row in rows] == ["failed", "skipped"] and "refuses" in rows[1]["reason"]
+    command = list(worlds.bench_comm("8b"))[-1][1]  # a GPU each
+    assert not gpu_worlds.cannot_share(shared["comm tp=2 nccl"], "error: lost rank 1") and not gpu_worlds.cannot_share(command, refusal)
     runner.device = "emulator"
     assert not any("fast" in name for name, _, _ in gpu_worlds.Worlds(runner, tmp_path, 1, has_nccl=False).bench_engine("tiny"))
 
