@@ -78,7 +78,7 @@ std::vector<ScalingResult> parse_engine_output(const ScalingPoint& point, std::s
   try {
     std::vector<ScalingResult> results;
     for (const auto& row : nlohmann::ordered_json::parse(line))
-      if (row.at("unit") == "tok/s") results.push_back(parse_row(point, row));
+      if (row.value("unit", "tok/s") == "tok/s") results.push_back(parse_row(point, row));
     return results;
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorCode::kCorrupt, "layout {}: bench engine printed something else than results: {}", point.name(),

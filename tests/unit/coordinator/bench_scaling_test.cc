@@ -77,6 +77,15 @@ TEST(ParseLayouts, NamesThePartThatIsWrong) {
   EXPECT_THROW(parse_layouts("1x1", {2}), Error);
 }
 
+TEST(ParseEngineOutput, LeavesOutRowsThatAreNoRates) {
+  const auto results = parse_engine_output(
+      {.tp = 1, .pp = 1},
+      R"([{"test":"tg8 gap","unit":"us","p50":3.5},{"test":"tg8","unit":"tok/s","threads":1,"p50":7.5,)"
+      R"("fraction":null,"comm_share":0,"bubble":0}])");
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0].tokens_per_second, 7.5);
+}
+
 TEST(ParseEngineOutput, FindsTheRowsBetweenWarnings) {
   const auto results = parse_engine_output({.tp = 2},
                                            "warn: "
