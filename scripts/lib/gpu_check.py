@@ -17,6 +17,8 @@ import time
 import traceback
 from pathlib import Path
 
+import gpu_peers
+import gpu_shapes
 import gpu_tests
 import gpu_worlds
 import random_model
@@ -73,12 +75,16 @@ class Check:
     def add(self, section, row, output=""):
         self.results.add(section, row, output, self.runner.take_children())
 
+    def skip(self, name, reason):
+        """The row of what this machine lacks."""
+        self.add("tests", {"name": name, "seconds": 0.0, "outcome": "skipped", "reason": reason})
+
     @functools.cached_property
     def worlds(self):
         """Made when a part needs it, since its folder may not be usable."""
         scratch = tempfile.mkdtemp(prefix="chorale-gpu-check-", dir=self.arguments.scratch)
         self.cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
-        return gpu_worlds.Worlds(self.runner, Path(scratch), max(1, len(self.gpus)), has_nccl(self.runner, self.host))
+        return gpu_worlds.Worlds(self.runner, Path(scratch), max(1, len(self.gpus)), has_nccl(self.runner, self.host), models=self.arguments.scratch)
 
     @functools.cached_property
     def shape(self):
@@ -112,6 +118,8 @@ def run_worlds(check):
     worlds = check.worlds
     for row, output in worlds.check(list(filter(None, check.arguments.layouts.split(","))) or worlds.layouts()):
         check.add("tests", row, output)
+    if "nccl" not in worlds.backends:
+        check.skip("worlds over NCCL", next((f["fact"] for f in check.host if f["subject"] == "NCCL"), "there is no NCCL"))
 
 
 def run_kernel_benches(check):
@@ -141,11 +149,13 @@ PARTS = {  # in the order in which they run
     "tests": ("what ctest labels gpu and mpi", gpu_tests.run_tests),
     "sanitizer": ("the kernels' tests under compute-sanitizer", gpu_tests.run_sanitizers),
     "worlds": ("answers of several ranks against those of one, bit by bit", run_worlds),
+    "shapes": ("one answer, and the CPU's, on models of real shapes", gpu_shapes.run_shapes),
     "kernels-bench": ("speed of single kernels", run_kernel_benches),
     "engine": ("bench engine on 1 rank and on each GPU", run_benches_of("engine")),
     "comm": ("bench comm of 2 and more ranks", run_benches_of("comm")),
     "scaling": ("bench scaling", run_benches_of("scaling")),
     "serve": ("bench serve against a server", run_serve),
+    "peers": ("torch's attention, transformers and vLLM where they are installed", gpu_peers.run_peers),
 }
 GROUPS = {"benches": ("kernels-bench", "engine", "comm", "scaling", "serve")}
 
@@ -207,6 +217,10 @@ def run(arguments):
         fail("--only and --skip leave no part")
     if wrong := [x for x in filter(None, arguments.layouts.split(",")) if not re.fullmatch(r"[1-9]\d?x[1-9]\d?", x)]:
         fail(f"--layouts {wrong[0]}: TPxPP, as in {','.join(gpu_worlds.LAYOUTS)}")
+    if unknown := sorted(set(filter(None, arguments.shapes.split(","))) - set(random_model.SHAPES)):
+        fail(f"--shapes {','.join(unknown)}: some of {', '.join(random_model.SHAPES)}")
+    if missing := [path for path in arguments.models if not path.exists()]:
+        fail(f"--models: there is no {missing[0]}")
     if "tests" in parts and not tests_matching(runner, arguments.tests):
         fail(f"no test of label gpu or mpi matches '{arguments.tests}'")
     started = time.monotonic()
@@ -236,7 +250,7 @@ def run(arguments):
     failed = results.names_of(lambda row: row["outcome"] == "failed")
     if failed:
         say(f"all that those printed: {results.path('-failures.log')}")
-    print(f"failed: {', '.join(failed)}" if failed else "what ran passed" if undone else "all passed")
+    print(results.verdict())
     return 1 if failed or not results.is_written else 0
 
 
@@ -247,8 +261,8 @@ def bench_shape(worlds, gpus):
     memory = re.search(r"([0-9.]+) of [0-9.]+ GiB free", gpus[0]) if gpus else None
     if memory and float(memory.group(1)) < 24:
         return "1.1b"
-    if not worlds.room_for("8b"):
-        say(f"{worlds.folder} has no room for the model 8b: taking 1.1b (--scratch names another folder)")
+    if not worlds.has_room("8b"):
+        say(f"{worlds.models} has no room for the model 8b: taking 1.1b (--scratch names another folder)")
         return "1.1b"
     return "8b"
 
@@ -268,13 +282,16 @@ def main():
     parser = argparse.ArgumentParser(prog="gpu-check")
     commands = parser.add_subparsers(dest="command", required=True)
     lister, packer = (commands.add_parser(name) for name in ("list", "pack"))
-    starter = commands.add_parser("run", formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
+    # People know it as gpu-check: its messages name neither this command nor --manifest.
+    starter = commands.add_parser("run", prog="gpu-check", usage="gpu-check [options]; --help lists them", formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
         "parts:", *(f"  {name:<14} {text}" for name, (text, _) in PARTS.items()), *(f"  {name:<14} {', '.join(of)}" for name, of in GROUPS.items()),
         "exit code: 0 nothing failed, 1 something did, 77 there is no GPU here"]))
     for each in (lister, packer, starter):
-        each.add_argument("--manifest", type=Path, required=True)
+        each.add_argument("--manifest", type=Path, required=True, help=argparse.SUPPRESS)
     lister.add_argument("--build", type=Path, required=True)
     packer.add_argument("--into", type=Path, required=True)
+    for each in (packer, starter):
+        each.add_argument("--models", type=paths, default=[], help="checkpoints that shapes looks at besides random weights; a pack takes them along")
     starter.add_argument("--device", choices=("cuda", "emulator"), default="cuda", help="emulator tries this script without a GPU")
     starter.add_argument("--tests", default="", help="only the tests whose names match this expression")
     starter.add_argument("--only", default="", metavar="PARTS", help="these parts alone, comma-separated")
@@ -282,7 +299,8 @@ def main():
     starter.add_argument("--seconds", type=positive, help="limit of the whole run; what did not fit is skipped, and a later run adds it")
     starter.add_argument("--layouts", default="", help=f"TPxPP of the worlds to try (default: {','.join(gpu_worlds.LAYOUTS)})")
     starter.add_argument("--shape", choices=random_model.SHAPES, help="model of the benches; 8b, or tiny on the emulator")
-    starter.add_argument("--scratch", type=Path, help="where models are written: 16 GB for 8b (default: the system's temporary folder)")
+    starter.add_argument("--shapes", default="", help="models of random weights that shapes looks at (default: 135m,1.1b,8b; tiny on the emulator)")
+    starter.add_argument("--scratch", type=Path, help="where models are written, 19 GB for all, and kept (default: a temporary folder, which goes)")
     starter.add_argument("--results", type=Path, default=ROOT / "docs/results/gpu")
     arguments = parser.parse_args()
     if arguments.command == "list":
@@ -290,11 +308,15 @@ def main():
         return 0
     if arguments.command == "pack":
         from gpu_pack import pack  # not carried
-        pack(arguments.manifest.resolve(), arguments.into)
+        pack(arguments.manifest.resolve(), arguments.into, arguments.models)
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     return run(arguments)
+
+
+def paths(text):
+    return [Path(name).resolve() for name in filter(None, text.split(","))]
 
 
 def positive(text):

@@ -6,7 +6,8 @@ from pathlib import Path
 import bundle as bundle_script
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CARRIED = ("gpu_check.py", "gpu_results.py", "gpu_runner.py", "gpu_tests.py", "gpu_worlds.py", "random_model.py")  # of this folder
+CARRIED = ("gpu_check.py", "gpu_peers.py", "gpu_ratios.py", "gpu_results.py", "gpu_runner.py", "gpu_shapes.py", "gpu_tests.py", "gpu_worlds.py",
+           "random_model.py")  # of this folder
 START = """#!/bin/sh
 # Tests and measures this machine's GPUs with what lies here; --help tells more. Results go to the folder results, or where --results says.
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,8 +21,8 @@ def programs_of(manifest):
     return sorted({part.removeprefix("{build}/") for part in parts if part.startswith("{build}/")} | set(manifest["benches"]))
 
 
-def pack(manifest_path, into):
-    """Folder and tarball: a bundle (scripts/bundle), the programs of the manifest, stripped, and these scripts."""
+def pack(manifest_path, into, models=()):
+    """Folder and tarball: a bundle (scripts/bundle), the programs of the manifest, stripped, these scripts, and checkpoints to look at."""
     into = into.resolve()
     manifest, build = json.loads(manifest_path.read_text()), manifest_path.parent
     if into.exists() and not (into / "gpu-tests.json").exists() and any(into.iterdir()):
@@ -41,6 +42,9 @@ def pack(manifest_path, into):
     glibc = bundle_script.verify(into)
     for name in CARRIED:
         bundle.add_file(ROOT / "scripts/lib" / name, into / "check" / name)
+    for model in models:
+        (into / "models").mkdir(exist_ok=True)
+        (shutil.copytree if model.is_dir() else shutil.copy2)(model, into / "models" / model.name)
     (into / "gpu-check").write_text(START)
     (into / "gpu-check").chmod(0o755)
     manifest["programs"] = "libexec"

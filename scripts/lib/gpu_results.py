@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 
+from gpu_ratios import ratios
 from gpu_runner import NO_TIME
 
 LOG_CHILD_BYTES = 200 << 10  # of the standard output of a failed program, and as much of its standard error
@@ -49,10 +50,10 @@ def markdown(results):
     parts = [f"# GPU check: {results['device']}, {results['date']}",
              f"`scripts/gpu-check` at commit {results['commit']}. Exact values stand in the JSON file beside this one.",
              table(results["host"], ["subject", "fact"])]
-    if results["benches"]:
-        parts.append("## Benches")
-        for name in dict.fromkeys(row["bench"] for row in results["benches"]):
-            rows = [{k: v for k, v in row.items() if k != "bench"} for row in results["benches"] if row["bench"] == name]
+    for title, section in (("Ratios", ratios(results["benches"])), ("Benches", results["benches"])):
+        parts += [f"## {title}"] if section else []
+        for name in dict.fromkeys(row["bench"] for row in section):
+            rows = [{k: v for k, v in row.items() if k != "bench"} for row in section if row["bench"] == name]
             parts += [f"`{name}`", table(rows, list(dict.fromkeys(key for row in rows for key in row if row[key] is not None)))]
     parts += ["## Tests", table(results["tests"], ["name", "outcome", "seconds", "reason"])]
     if results["sanitizer"]:
@@ -138,6 +139,13 @@ class Results:
             self.all[section] = [r for r in self.all[section] if r["name"] != name]
         self.write()
 
+    def verdict(self):
+        """The last line: what failed, or how many parts this run went without; why stands in their rows."""
+        if failed := self.names_of(lambda row: row["outcome"] == "failed"):
+            return f"failed: {', '.join(failed)}"
+        skipped = self.names_of(lambda row: row["outcome"] == "skipped")
+        return f"passed, {len(skipped)} part{'' if len(skipped) == 1 else 's'} skipped: {', '.join(skipped)}" if skipped else "all passed"
+
     def names_of(self, wanted):
         return [row["name"] for row in self.rows if wanted(row)]
 
@@ -169,6 +177,6 @@ class Results:
             say(f"cannot write {self.path('.json')}: {error}")
 
     def write_files(self):
-        replace_file(self.path(".json"), json.dumps(self.all, indent=1) + "\n")
+        replace_file(self.path(".json"), json.dumps(self.all | {"ratios": ratios(self.all["benches"])}, indent=1) + "\n")
         replace_file(self.path(".md"), markdown(self.all))
         self.is_written = True

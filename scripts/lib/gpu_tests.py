@@ -5,7 +5,6 @@ import shutil
 import time
 from pathlib import Path
 
-from gpu_results import say
 from gpu_runner import SKIPPED, outcome_of
 
 SUITE_SECONDS = 120  # of a suite on a GPU at most; the emulator takes what the manifest says
@@ -73,11 +72,10 @@ def find_sanitizer():
 def run_sanitizers(check):
     """All its tools over the kernels' tests."""
     if check.runner.device != "cuda":
-        return
+        return check.skip("compute-sanitizer", "it looks at GPUs")
     sanitizer = find_sanitizer()
     if sanitizer is None:
-        say("compute-sanitizer is not here (package cuda-sanitizer): left out")
-        return
+        return check.skip("compute-sanitizer", "it is not here (package cuda-sanitizer of the CUDA toolkit)")
     for tool in SANITIZERS:
         for test in check.tests:
             if Path(test["command"][0]).name != "worker_tests":

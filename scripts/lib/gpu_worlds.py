@@ -66,10 +66,10 @@ def difference(got, want):
 
 
 class Worlds:
-    """`runner` starts programs (gpu_check.Runner), `folder` takes models and jobs."""
+    """`runner` starts programs (gpu_runner.Runner), `folder` takes jobs, and models where `models` names no folder that keeps them."""
 
-    def __init__(self, runner, folder, num_devices, has_nccl):
-        self.runner, self.folder, self.num_devices = runner, folder, num_devices
+    def __init__(self, runner, folder, num_devices, has_nccl, models=None):
+        self.runner, self.folder, self.num_devices, self.models = runner, folder, num_devices, models or folder
         self.chorale = runner.program(["{build}/chorale"])
         self.helps = {}
         self.backends = [None]
@@ -108,10 +108,13 @@ class Worlds:
                     *self.device_flags("generate", backend if tp * pp > 1 else None)]
         return self.runner.run(command, WORLD_SECONDS, self.environment(tp * pp, backend))
 
+    def path_of(self, shape):
+        return self.models / f"chorale-random-{shape}"
+
     def model(self, shape):
-        path = self.folder / f"model-{shape}"
+        path = self.path_of(shape)
         if not path.exists():
-            partial = self.folder / f"{shape}.part"
+            partial = path.with_name(path.name + ".part")
             try:
                 random_model.write_model(partial, shape, self.runner.go_on)
             except BaseException:
@@ -211,8 +214,8 @@ class Worlds:
             self.runner.end(server)
             self.runner.children.append(Child(command, environment, server.returncode, time.monotonic() - begun, log.read_text(errors="replace"), ""))
 
-    def room_for(self, shape):
-        return shutil.disk_usage(self.folder).free > 1.5 * random_model.weight_bytes(shape)
+    def has_room(self, shape):
+        return self.path_of(shape).exists() or shutil.disk_usage(self.models).free > 1.5 * random_model.weight_bytes(shape)
 
 
 def cannot_share(command, output):

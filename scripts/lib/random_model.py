@@ -8,6 +8,7 @@ import random
 # layers, hidden, heads, kv_heads, head_dim, ffn, vocab, standard deviation of the weights
 SHAPES = {
     "tiny": (4, 128, 8, 4, 64, 256, 2048, 0.1),
+    "135m": (30, 576, 9, 3, 64, 1536, 49152, 0.02),
     "1.1b": (22, 2048, 32, 4, 64, 5632, 32000, 0.02),
     "8b": (32, 4096, 32, 8, 128, 14336, 128256, 0.02),
 }
@@ -52,13 +53,14 @@ def write_model(folder, shape, go_on=lambda: None):
     folder.mkdir(parents=True, exist_ok=True)
     source = random.Random(SEED)
     block = memoryview(bf16(source.gauss(0, scale) for _ in range(PERIOD)))
-    header, offset = {}, 0
+    header, offset = {"__metadata__": {"format": "pt"}}, 0  # transformers reads no file without it
     for name, rows, columns in tensors_of(shape):
         size = 2 * rows * columns
         header[name] = {"dtype": "BF16", "shape": [columns] if name.endswith("norm.weight") else [rows, columns],
                         "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     with open(folder / "model.safetensors", "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, rows, columns in tensors_of(shape):

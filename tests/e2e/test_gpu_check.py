@@ -10,7 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
-from conftest import CHORALE, MPI_ENV, ROOT
+from conftest import CHORALE, MPI_ENV, ROOT, shared
 
 sys.path.insert(0, str(ROOT / "scripts/lib"))
 import gpu_check  # noqa: E402
@@ -36,7 +36,7 @@ def pack(tmp_path_factory):
     assert len(listed["tests"]) == 2
     (CHORALE.parent / "gpu-check-test.json").write_text(json.dumps(listed))
     done = subprocess.run([sys.executable, ROOT / "scripts/lib/gpu_check.py", "pack", "--manifest", CHORALE.parent / "gpu-check-test.json", "--into",
-                           folder], capture_output=True, text=True, timeout=120)
+                           folder, "--models", shared("models/stories260K")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     tarball = folder.with_name("gpu-pack.tar.gz")
     sizes = dict(re.findall(r"^(folder|tarball) +([0-9.]+) MiB ", done.stdout, re.M))
@@ -71,8 +71,17 @@ def test_a_packed_build_checks_worlds_and_benches(pack, tmp_path):
     results, table = results_in(tmp_path)
     assert results["mpirun"] == f"{pack}/bin/mpirun"
     outcomes = {row["name"]: row["outcome"] for row in results["tests"]}
-    assert set(outcomes.values()) == {"passed"}
+    skipped = {name for name, outcome in outcomes.items() if outcome == "skipped"}
+    assert set(outcomes.values()) == {"passed", "skipped"}
+    assert skipped - {"worlds over NCCL"} == {"compute-sanitizer", "peer sdpa", "peer transformers", "peer vllm"}
+    assert done.stdout.splitlines()[-1].startswith(f"passed, {len(skipped)} parts skipped: ")
     assert {"gpu.CudaDevice", "mpi.comm_2_ranks", "world 1x1"} <= outcomes.keys()
+    for model in ("stories260K", "tiny"):  # the checkpoint that was packed, and random weights
+        for variant in ("alone", "4 together", "chunks of 7 tokens", "few blocks", "no graphs", "tp=2", "against the CPU"):
+            assert outcomes[f"{model}: {variant}"] == "passed"
+        against, = (row for row in results["benches"] if row["bench"].startswith(f"{model}: answers"))
+        assert against["tokens"] > 10 and 0 <= against["largest difference"] < against["tolerance"]
+    assert against["largest difference"] > 0, "tensor cores are compared with the CPU, which rounds no q and p"
     for layout in gpu_worlds.LAYOUTS:
         assert any(name.startswith(f"world {layout} ") for name in outcomes), outcomes
     comm = {row["test"]: row for row in results["benches"] if row["bench"].startswith("comm")}
@@ -82,14 +91,34 @@ def test_a_packed_build_checks_worlds_and_benches(pack, tmp_path):
         assert {"all_reduce emulator/nccl 1 KiB", "nccl_all_reduce emulator/nccl 1 KiB", "all_reduce_graph emulator/nccl 1 KiB"} <= comm.keys()
     benches = {row["bench"].split()[0] for row in results["benches"]}
     assert benches >= {"engine", "comm", "serve", "scaling"}
-    assert all("emulator" in row["class"] for row in results["benches"] if row["bench"].startswith("engine"))
+    engine = [row for row in results["benches"] if row["bench"].startswith("engine")]
+    assert all("emulator" in row["class"] and row["fraction"] is None for row in engine)
+    assert any(row["test"].endswith(" gap") and 0 <= row["device_idle"] <= 1 for row in engine)
     assert "## Benches" in table and "| world 2x2" in table
 
 
+@pytest.mark.parametrize("flags,word", [(["--device", "tpu"], "gpu-check: error: argument --device: invalid choice: 'tpu'"), (["--nonsense"], "--nonsense"),
+                                        (["--shapes", "9b"], "--shapes 9b: some of tiny"), (["--models", "/nowhere"], "--models: there is no /nowhere")])
+def test_wrong_usage_names_what_people_typed(pack, tmp_path, flags, word):
+    done = run_pack(pack, tmp_path, *flags)
+    assert done.returncode in (1, 2) and word in done.stderr, done.stderr
+    assert "--manifest" not in done.stdout + done.stderr and "usage: gpu-check run" not in done.stderr
+
+
+def test_models_in_a_scratch_folder_are_kept(pack, tmp_path):
+    scratch, written = tmp_path / "scratch", set()
+    scratch.mkdir()
+    for folder in ("first", "second"):
+        done = run_pack(pack, tmp_path / folder, "--only", "worlds", "--layouts", "2x1", "--scratch", scratch)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        written.add((scratch / "chorale-random-tiny/model.safetensors").stat().st_mtime_ns)
+    assert len(written) == 1 and [p.name for p in scratch.iterdir()] == ["chorale-random-tiny"]
+
+
 def test_a_world_that_fails_is_named(pack, tmp_path):
-    done = run_pack(pack, tmp_path, "--skip", "tests,benches", "--layouts", "1x5")
-    assert done.returncode == 1 and "failed: world 1x5" in done.stdout, done.stdout
-    row = results_in(tmp_path)[0]["tests"][-1]
+    done = run_pack(pack, tmp_path, "--only", "worlds", "--layouts", "1x5")
+    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith("failed: world 1x5"), done.stdout
+    row = next(row for row in results_in(tmp_path)[0]["tests"] if row["name"].startswith("world 1x5"))
     assert row["outcome"] == "failed" and "layers" in row["reason"], row
 
 

@@ -372,10 +372,10 @@ def test_parts_are_chosen_by_name(build):
     build.test("first", "exit 0")
     build.bench("gpu_bench", "echo '{\"us\": 2}'")
     assert build.run("--only", "kernels-bench").returncode == 0 and build.outcomes() == {"bench gpu_bench": "passed"}
-    assert build.run("--skip", "benches,worlds,sanitizer").returncode == 0
+    assert build.run("--skip", "benches,worlds,shapes,peers,sanitizer").returncode == 0
     assert build.outcomes() == {"bench gpu_bench": "passed", "first": "passed"}
     wrong = build.run("--only", "tests,benchs")
-    assert wrong.returncode == 1 and "--only benchs: some of tests, sanitizer, worlds, kernels-bench, engine, comm, scaling, serve" in wrong.stderr
+    assert wrong.returncode == 1 and "--only benchs: some of tests, sanitizer, worlds, shapes, kernels-bench, engine, comm, scaling, serve, peers" in wrong.stderr
     assert build.run("--seconds", "0").returncode == 2
 
 
