@@ -27,7 +27,7 @@ enum class EnvVar {
   kNcclMinP2pNchannels,      // NCCL_MIN_P2P_NCHANNELS
   kNcclNchannelsPerNetPeer,  // NCCL_NCHANNELS_PER_NET_PEER
   kEmulatorDevices,  // CHORALE_EMULATOR_DEVICES=0000:01:00.0/a,...: for tests: PCI address and UUID of each device
-  kEmulatorStreams,          // CHORALE_EMULATOR_STREAMS=late: for tests; see comm/base/emulator_queue.h
+  kEmulatorStreams,  // CHORALE_EMULATOR_STREAMS=late: for tests; see comm/base/emulator_queue.h
   kEmulatorFigures,  // CHORALE_EMULATOR_FIGURES=1: for tests; bench engine measures the emulator as it does a GPU
   kCudaHome,         // CUDA_HOME, CUDA_PATH: the CUDA toolkit, where libraries are looked for
   kCudaPath,
