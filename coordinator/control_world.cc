@@ -14,8 +14,8 @@ namespace {
 
 using comm::LinkEvent;
 using comm::MessageType;
-using parallel::WorkerFault;
 using parallel::kLoadDeadline;
+using parallel::WorkerFault;
 using parallel::WorkerHello;
 
 constexpr std::chrono::milliseconds kAskWhetherGivenUp{200};
