@@ -158,8 +158,8 @@ def test_comm_prints_ours_and_the_librarys_beside_each_other():
 
 
 @pytest.mark.parametrize("ranks,flags,env,code,words", [
-    (2, ["--device", "cpu", "--comm", "nccl"], {}, 1, ["--comm nccl: rank 0 on ", " computes on the CPU; use --comm mpi"]),
-    (2, ["--device", "emulator", "--comm", "nccl"], {"FAKE_NCCL_VERSION": "21003"}, 1, ["--comm nccl: rank 0 on ", "has no NCCL that it can use"]),
+    (2, ["--device", "cpu", "--comm", "nccl"], {}, 1, ["--comm nccl: rank 0 on ", " computes on the CPU (--comm mpi does without it)"]),
+    (2, ["--device", "emulator", "--comm", "nccl"], {"FAKE_NCCL_VERSION": "21003"}, 1, ["--comm nccl: rank 0 on ", "NCCL cannot be used: ", "it is version 2.10.3; "]),
     (0, ["--device", "emulator", "--comm", "gloo"], {}, 2, ["--comm gloo: one of auto, nccl, mpi"]),
     (0, ["--device", "tpu"], {}, 2, ["tpu"]),
     (0, ["--comm", "nccl", "--backend", "mpi"], {}, 2, ["--backend ", "--comm nccl"]),
