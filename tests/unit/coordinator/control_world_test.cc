@@ -44,7 +44,10 @@ std::unique_ptr<ControlServer> make_server() {
 /// A rank that speaks the protocol over TCP and computes with the oracle. The last one answers.
 class FakeWorker {
  public:
-  FakeWorker(int port, int rank, parallel::WorkerHello hello) : rank_(rank) {
+  enum class Once { kAnswers, kFloods };
+  /// kFloods: once its weights are loaded it sends what nobody asked for, and goes on until its link is lost.
+  FakeWorker(int port, int rank, parallel::WorkerHello hello, Once ready = Once::kAnswers)
+      : rank_(rank), ready_(ready) {
     comm::ControlClientOptions options;
     options.host = "127.0.0.1";
     options.port = port;
@@ -60,8 +63,6 @@ class FakeWorker {
   ~FakeWorker() { thread_.join(); }
   /// Sends a fault instead of the answer to step `step`.
   void fail_at(uint64_t step) { fail_at_ = step; }
-  /// Once its weights are loaded it sends what nobody asked for, and goes on until its link is lost.
-  void flood() { floods_ = true; }
   void wait_for_end() { has_ended_.wait(false); }
 
  private:
@@ -74,7 +75,7 @@ class FakeWorker {
         if (message->type == MessageType::kClusterPlan) {
           oracle.emplace(parallel::ClusterPlan::decode(message->payload).num_kv_blocks);
           link->send(MessageType::kReady, parallel::WorkerReady{}.encode());
-          if (floods_) send_junk(*link);
+          if (ready_ == Once::kFloods) send_junk(*link);
         }
         if (message->type == MessageType::kStepPlan)
           answer(*link, *oracle, parallel::StepPlan::decode(message->payload));
@@ -98,9 +99,9 @@ class FakeWorker {
     if (rank_ == 1) link.send(MessageType::kStepResult, oracle.run(plan).encode());
   }
 
-  int rank_;
+  const int rank_;
+  const Once ready_;
   std::atomic<uint64_t> fail_at_ = 0;
-  std::atomic<bool> floods_ = false;
   std::atomic<bool> has_ended_ = false;
   std::thread thread_;
 };
@@ -385,8 +386,7 @@ TEST(ControlWorld, ARankThatFillsTheInboxIsLost) {
   FormingWorld forming;
   const auto hellos = test::toy_hellos(2, 2);
   FakeWorker first(forming.port(), 0, hellos[0]);
-  FakeWorker last(forming.port(), 1, hellos[1]);
-  last.flood();
+  FakeWorker last(forming.port(), 1, hellos[1], FakeWorker::Once::kFloods);
   const auto world = forming.get();
   last.wait_for_end();  // nothing is taken until it was dropped
   const auto events = take_some(*world);
