@@ -6,6 +6,7 @@
 
 #include "comm/base/error.h"
 #include "tests/support/toy_model.h"
+#include "tests/unit/coordinator/toy_request.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -16,16 +17,8 @@ using parallel::WorkerHello;
 using test::toy_config;
 using test::toy_hellos;
 
-ClusterRequest request_of(int tp, int pp) {
-  ClusterRequest request;
-  request.model_path = "m";
-  request.layout.tp = tp;
-  request.layout.pp = pp;
-  return request;
-}
-
 TEST(MakeClusterPlan, ChoosesTypeClassThreadsAndSpinning) {
-  const ClusterPlan plan = make_cluster_plan(request_of(2, 2), toy_config(), toy_hellos(4, 2), 9);
+  const ClusterPlan plan = make_cluster_plan(toy_request(2, 2), toy_config(), toy_hellos(4, 2), 9);
   plan.validate();
   EXPECT_EQ(plan.epoch, 9U);
   EXPECT_EQ(plan.numerics.compute, DType::kBF16);
@@ -42,10 +35,10 @@ TEST(MakeClusterPlan, TakesF32ForF32CheckpointsAndTheWeakestInstructionSet) {
   config.stored_dtype = DType::kF32;
   auto hellos = toy_hellos(2, 1);
   hellos[1].best_isa_f32 = Isa::kAvx2;
-  const ClusterPlan plan = make_cluster_plan(request_of(2, 1), config, hellos, 1);
+  const ClusterPlan plan = make_cluster_plan(toy_request(2, 1), config, hellos, 1);
   EXPECT_EQ(plan.numerics.compute, DType::kF32);
   EXPECT_EQ(plan.numerics.isa, Isa::kAvx2);
-  ClusterRequest weaker = request_of(2, 1);
+  ClusterRequest weaker = toy_request(2, 1);
   weaker.isa = Isa::kScalar;
   EXPECT_EQ(make_cluster_plan(weaker, config, hellos, 1).numerics.isa, Isa::kScalar);
 }
@@ -55,7 +48,7 @@ TEST(MakeClusterPlan, SaysWhatActivationsTravelOver) {
     const std::string text = make_cluster_plan(request, toy_config(), hellos, 1).to_string();
     return text.substr(0, text.find('\n'));
   };
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   auto hellos = toy_hellos(2, 2);
   EXPECT_EQ(line(request, hellos).find("activations"), std::string::npos) << "there is no choice on CPUs";
   for (WorkerHello& hello : hellos) {
@@ -72,11 +65,11 @@ TEST(MakeClusterPlan, SaysWhatActivationsTravelOver) {
   EXPECT_TRUE(line(request, hellos).ends_with(", activations over MPI")) << line(request, hellos);
   hellos.resize(1);
   hellos[0].num_ranks = 1;
-  EXPECT_EQ(line(request_of(1, 1), hellos).find("activations"), std::string::npos);
+  EXPECT_EQ(line(toy_request(1, 1), hellos).find("activations"), std::string::npos);
 }
 
 TEST(MakeClusterPlan, RemarksOnWhatWasAskedForAndCannotBe) {
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   auto hellos = toy_hellos(2, 2);
   const auto said = [&] { return remarks(request, make_cluster_plan(request, toy_config(), hellos, 1), hellos); };
   EXPECT_TRUE(said().empty());
@@ -104,7 +97,7 @@ TEST(MakeClusterPlan, RemarksOnWhatWasAskedForAndCannotBe) {
 
 TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
   auto hellos = toy_hellos(2, 2);
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   const auto refusal = [&] {
     try {
       make_cluster_plan(request, toy_config(), hellos, 1);
@@ -141,7 +134,7 @@ TEST(MakeClusterPlan, TakesCublasLtOnlyWhereAllRanksHaveTheSame) {
 
 TEST(MakeClusterPlan, AFastAnswerNeedsGpusWithCublasLt) {
   auto hellos = toy_hellos(2, 2);
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   request.answer = parallel::answer_from_string("fast");
   const auto outcome = [&] {
     try {
@@ -172,7 +165,7 @@ TEST(MakeClusterPlan, AFastAnswerNeedsGpusWithCublasLt) {
 
 TEST(MakeClusterPlan, Float16IsForGpus) {
   auto hellos = toy_hellos(2, 2);
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   request.dtype = DType::kF16;
   try {
     make_cluster_plan(request, toy_config(), hellos, 1);
@@ -191,10 +184,10 @@ TEST(MakeClusterPlan, Float16IsForGpus) {
 }
 
 TEST(MakeClusterPlan, DoesNotSpinWhereThreadsExceedCores) {
-  ClusterRequest request = request_of(4, 1);
+  ClusterRequest request = toy_request(4, 1);
   request.threads = 3;
   EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(4, 4), 1).spin_us, 0);
-  EXPECT_EQ(make_cluster_plan(request_of(4, 1), toy_config(), toy_hellos(4, 4), 1).threads, 2);
+  EXPECT_EQ(make_cluster_plan(toy_request(4, 1), toy_config(), toy_hellos(4, 4), 1).threads, 2);
 }
 
 TEST(MakeClusterPlan, RefusesWithBothNumbers) {
@@ -254,7 +247,7 @@ TEST(MakeClusterPlan, RefusesWithBothNumbers) {
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.says);
-    ClusterRequest request = request_of(2, 1);
+    ClusterRequest request = toy_request(2, 1);
     request.max_model_len = 0;
     auto hellos = toy_hellos(2, 2);
     c.change(request, hellos);
@@ -272,7 +265,7 @@ TEST(MakeClusterPlan, RefusesWithBothNumbers) {
 TEST(MakeClusterPlan, RefusesLayoutsThatTheModelCannotBeCutInto) {
   for (const auto& [tp, pp, says] : {std::tuple(10, 1, "10"), std::tuple(1, 31, "30"), std::tuple(2, 31, "30")}) {
     try {
-      make_cluster_plan(request_of(tp, pp), toy_config(), toy_hellos(tp * pp, tp * pp), 1);
+      make_cluster_plan(toy_request(tp, pp), toy_config(), toy_hellos(tp * pp, tp * pp), 1);
       ADD_FAILURE() << tp << " x " << pp;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);

@@ -6,6 +6,7 @@
 
 #include "comm/base/error.h"
 #include "tests/support/toy_model.h"
+#include "tests/unit/coordinator/toy_request.h"
 
 namespace chorale::coordinator {
 namespace {
@@ -15,14 +16,6 @@ using parallel::WorkerHello;
 using test::toy_config;
 using test::toy_hellos;
 using testing::HasSubstr;
-
-ClusterRequest request_of(int tp, int pp) {
-  ClusterRequest request;
-  request.model_path = "m";
-  request.layout.tp = tp;
-  request.layout.pp = pp;
-  return request;
-}
 
 /// Two ranks of one host, each on the GPU that it names.
 std::vector<WorkerHello> gpu_hellos(uint64_t free_bytes, const std::string& first, const std::string& second) {
@@ -52,13 +45,13 @@ TEST(MemoryBudget, TakesTheFewestBlocksThatAnyRankHasRoomFor) {
   const auto config = toy_config();
   auto hellos = toy_hellos(2, 1, 1ULL << 30);
   hellos[1].free_memory_bytes = 600ULL << 20;
-  const ClusterPlan plan = make_cluster_plan(request_of(2, 1), config, hellos, 1);
+  const ClusterPlan plan = make_cluster_plan(toy_request(2, 1), config, hellos, 1);
   const uint64_t room = (600ULL << 20) / 4;
   EXPECT_EQ(plan.num_kv_blocks, static_cast<int64_t>(room / kv_block_bytes(config, plan.layout, 1, DType::kBF16)));
 }
 
 TEST(MemoryBudget, TakesNoMoreBlocksThanTheSequencesNeed) {
-  ClusterRequest request = request_of(1, 1);
+  ClusterRequest request = toy_request(1, 1);
   request.max_num_seqs = 3;
   request.max_model_len = 100;
   EXPECT_EQ(make_cluster_plan(request, toy_config(), toy_hellos(1, 1), 1).num_kv_blocks, 3 * 7);
@@ -67,7 +60,7 @@ TEST(MemoryBudget, TakesNoMoreBlocksThanTheSequencesNeed) {
 }
 
 TEST(MemoryBudget, TellsWhatFitsAndWhatIsNeeded) {
-  ClusterRequest request = request_of(1, 1);
+  ClusterRequest request = toy_request(1, 1);
   request.max_num_seqs = 3;
   request.max_model_len = 100;
   const auto hellos = toy_hellos(1, 1);
@@ -80,7 +73,7 @@ TEST(MemoryBudget, TellsWhatFitsAndWhatIsNeeded) {
 
 TEST(MemoryBudget, SizesTheCacheByWhatIsFreeOnAGpuBesideTheWeights) {
   auto hellos = gpu_hellos(4ULL << 30, "one for both", "one for both");
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   request.max_num_seqs = 1000;  // more than there is room for
   const ClusterPlan plan = make_cluster_plan(request, toy_config(), hellos, 1);
   EXPECT_EQ(plan.numerics.device, "sm_90");
@@ -97,14 +90,14 @@ TEST(MemoryBudget, SizesTheCacheByWhatIsFreeOnAGpuBesideTheWeights) {
 }
 
 TEST(MemoryBudget, AGpuThatTheWeightsFillNeedsMoreRanksNotAnotherFlag) {
-  const std::string said = refusal(request_of(2, 1), gpu_hellos(200ULL << 20, "a", "b"));
+  const std::string said = refusal(toy_request(2, 1), gpu_hellos(200ULL << 20, "a", "b"));
   EXPECT_THAT(said, HasSubstr("NVIDIA H200 of rank 0 on node0 has 180 MiB for the rank"));
   EXPECT_THAT(said, HasSubstr("leave the KV cache nothing: use a greater --tp or --pp"));
   EXPECT_THAT(said, testing::Not(HasSubstr("--kv-cache-memory-bytes")));
 }
 
 TEST(MemoryBudget, ACacheThatAGpuCannotHoldIsRefused) {
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   request.max_num_seqs = 4096;
   request.kv_cache_memory_bytes = 900ULL << 30;
   const auto alone = gpu_hellos(80ULL << 30, "a", "b");
@@ -120,7 +113,7 @@ TEST(MemoryBudget, ACacheThatAGpuCannotHoldIsRefused) {
 }
 
 TEST(MemoryBudget, OnAGpuASequenceThatIsTooLongIsToldOfLayoutsNotOfAQuarter) {
-  ClusterRequest request = request_of(2, 1);
+  ClusterRequest request = toy_request(2, 1);
   const std::string said = refusal(request, gpu_hellos(730ULL << 20, "a", "b"));
   EXPECT_THAT(said, HasSubstr("one sequence of 8192 tokens needs 512"));
   EXPECT_THAT(said, HasSubstr("use a greater --tp or --pp"));
