@@ -71,16 +71,7 @@ class Worlds:
     def __init__(self, runner, folder, num_devices, has_nccl, models=None):
         self.runner, self.folder, self.num_devices, self.models = runner, folder, num_devices, models or folder
         self.chorale = runner.program(["{build}/chorale"])
-        self.helps = {}
-        self.backends = [None]
-        if self.takes("generate", "--comm"):
-            self.backends = ["mpi", *(["nccl"] if has_nccl else [])]
-
-    def takes(self, command, flag):
-        """Whether this build's command knows the flag."""
-        if command not in self.helps:
-            self.helps[command] = self.runner.run([*self.chorale, *command.split(), "--help"], 60)[1]
-        return re.search(rf"{flag}\b", self.helps[command]) is not None
+        self.backends = ["mpi", *(["nccl"] if has_nccl else [])]
 
     def layouts(self):
         return [*LAYOUTS, *(["8x1", "4x2"] if self.num_devices >= 8 else [])]
@@ -96,16 +87,15 @@ class Worlds:
         shared = SHARED_GPU if backend == "nccl" and self.shares(num_ranks) else {}
         return {**MPI_AS_ROOT, **{name: os.environ.get(name, value) for name, value in shared.items()}}
 
-    def device_flags(self, command, backend=None):
-        flags = ["--device", self.runner.device] if self.takes(command, "--device") else []
-        return flags + (["--comm", backend] if backend and self.takes(command, "--comm") else [])
+    def device_flags(self, backend=None):
+        return ["--device", self.runner.device, *(["--comm", backend] if backend else [])]
 
     def generate(self, layout, backend, extra=()):
         tp, pp = map(int, layout.split("x"))
         command = [] if tp * pp == 1 else self.mpirun(tp * pp, backend)
         command += [*self.chorale, "generate", "--model", self.model("tiny"), "--jobs", str(self.folder / "jobs.jsonl"), "--json", "--tp", str(tp),
                     "--pp", str(pp), "--max-model-len", "320", "--num-kv-blocks", "512", *extra,
-                    *self.device_flags("generate", backend if tp * pp > 1 else None)]
+                    *self.device_flags(backend if tp * pp > 1 else None)]
         return self.runner.run(command, WORLD_SECONDS, self.environment(tp * pp, backend))
 
     def path_of(self, shape):
@@ -161,21 +151,21 @@ class Worlds:
 
     def bench_engine(self, shape):
         # What the fixed order costs shows beside the libraries' own, which want a GPU.
-        answers = [[], ["--answer", "fast"]] if self.runner.device == "cuda" and self.takes("bench engine", "--answer") else [[]]
+        answers = [[], ["--answer", "fast"]] if self.runner.device == "cuda" else [[]]
         for num in self.counts():
             for backend in self.backends if num > 1 else [None]:
                 start = self.mpirun(num, backend) if num > 1 else []
                 for answer in answers:
                     yield (" ".join(filter(None, [f"engine tp={num}", backend, *answer[1:]])),
                            [*start, *self.chorale, "bench", "engine", "--json", "--model", self.model(shape), "--tp", str(num), "--max-model-len", "1024",
-                            *answer, *self.device_flags("bench engine", backend), *self.sizes("engine")], self.environment(num, backend))
+                            *answer, *self.device_flags(backend), *self.sizes("engine")], self.environment(num, backend))
 
     def bench_comm(self, shape):
         """Needs no model; two ranks share a GPU that is alone."""
         for num in [n for n in self.counts() if n > 1] or [2]:
             for backend in self.backends:
                 yield (" ".join(filter(None, [f"comm tp={num}", backend])),
-                       [*self.mpirun(num, backend), *self.chorale, "bench", "comm", "--json", *self.device_flags("bench comm", backend),
+                       [*self.mpirun(num, backend), *self.chorale, "bench", "comm", "--json", *self.device_flags(backend),
                         *self.sizes("comm")], self.environment(num, backend))
 
     def bench_scaling(self, shape):
@@ -196,7 +186,7 @@ class Worlds:
             fifo.unlink()
         os.mkfifo(fifo)
         command = [*(self.mpirun(num, backend) if num > 1 else []), *self.chorale, "serve", "--model", self.model(shape), "--tp", str(num), "--port", "0",
-                   "--ready-file", str(fifo), "--max-model-len", "1024", *self.device_flags("serve", backend if num > 1 else None)]
+                   "--ready-file", str(fifo), "--max-model-len", "1024", *self.device_flags(backend if num > 1 else None)]
         environment, log = self.environment(num, backend), self.folder / "serve.log"
         with log.open("w") as file:
             server = self.runner.start(command, environment, stdout=file, stderr=subprocess.STDOUT)
